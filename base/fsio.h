@@ -1,0 +1,105 @@
+/* Files that are either wholly there or not there at all.
+ *
+ * The protocol for a directory (a checkpoint, a model) is: make a sibling `NAME.tmp-PID`, write the
+ * files, fsync each, fsync the directory, rename it over nothing, fsync the parent. Each of the
+ * four fsyncs is load-bearing: leaving one out loses or corrupts data at a power cut. A failed
+ * fsync is final for that commit; it is never retried. Single files follow the same steps with one
+ * file. Readers must ignore names for which lt_is_temporary_name is true. */
+#ifndef LT_BASE_FSIO_H
+#define LT_BASE_FSIO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/status.h"
+
+/* --- Reading ------------------------------------------------------------------------------------
+ */
+
+/* Appends the whole file to `out`. LT_ERR_LIMIT when it has more than `max_bytes`. */
+lt_status lt_read_file(const char *path, size_t max_bytes, lt_buffer *out, lt_err *err);
+
+/* A read-only memory map of a regular file. `data` is NULL for an empty file. */
+typedef struct lt_mapped_file {
+    const unsigned char *data;
+    size_t size;
+} lt_mapped_file;
+
+lt_status lt_map_file(const char *path, lt_mapped_file *out, lt_err *err);
+void lt_unmap_file(lt_mapped_file *file);
+
+/* --- Paths --------------------------------------------------------------------------------------
+ */
+
+lt_status lt_path_join(lt_buffer *out, const char *directory, const char *name,
+                       lt_err *err); /* replaces out */
+bool lt_path_exists(const char *path);
+bool lt_is_directory(const char *path);
+bool lt_is_temporary_name(
+    const char *name); /* "x.tmp-123" or ".trash-x": left by a killed process */
+bool lt_is_plain_file_name(const char *name); /* no '/', not "." or "..", not empty */
+lt_status lt_make_directories(const char *path, lt_err *err); /* mkdir -p */
+lt_status lt_remove_tree(const char *path, lt_err *err);      /* rm -r; a missing path is fine */
+/* Removes temporary siblings that killed processes left in `directory`; live processes' are kept.
+ */
+lt_status lt_remove_stale_temporaries(const char *directory, lt_err *err);
+lt_status lt_free_space(const char *path, uint64_t *bytes, lt_err *err);
+lt_status lt_copy_file(const char *from, const char *to,
+                       lt_err *err); /* not durable: use inside a commit */
+
+/* Names in a directory, sorted bytewise, without "." and "..". Owns `names`. */
+typedef struct lt_name_list {
+    char **names;
+    size_t count;
+} lt_name_list;
+lt_status lt_list_directory(const char *path, lt_name_list *out, lt_err *err);
+void lt_name_list_free(lt_name_list *list);
+
+/* --- One file, atomically -----------------------------------------------------------------------
+ */
+
+typedef struct lt_new_file {
+    int fd;
+    char *path;      /* final name */
+    char *temporary; /* name while it is being written */
+    uint64_t written;
+} lt_new_file;
+
+lt_status lt_new_file_begin(lt_new_file *file, const char *path, lt_err *err);
+lt_status lt_new_file_write(lt_new_file *file, const void *data, size_t size, lt_err *err);
+/* Makes the file visible and durable. Replaces an existing file. Ends the lt_new_file, also on
+ * failure. */
+lt_status lt_new_file_commit(lt_new_file *file, lt_err *err);
+void lt_new_file_abort(
+    lt_new_file *file); /* no trace is left; harmless after commit and on a zeroed one */
+
+/* The three steps in one, for small files. */
+lt_status lt_write_file(const char *path, const void *data, size_t size, lt_err *err);
+
+/* --- One directory, atomically
+ * -------------------------------------------------------------------- */
+
+typedef struct lt_new_directory {
+    char *path;      /* final name; must not exist at commit, or be an empty directory */
+    char *temporary; /* write the files in here, by lt_write_file or otherwise */
+} lt_new_directory;
+
+lt_status lt_new_directory_begin(lt_new_directory *directory, const char *path, lt_err *err);
+/* fsyncs every file and directory below, renames, fsyncs the parent. With `replace` an existing
+ * directory is first moved aside as ".trash-…" and removed after the new one is in place. Ends it,
+ * also on failure. */
+lt_status lt_new_directory_commit(lt_new_directory *directory, bool replace, lt_err *err);
+void lt_new_directory_abort(lt_new_directory *directory);
+
+/* --- Hashes
+ * ---------------------------------------------------------------------------------------- */
+
+#define LT_HASH_TEXT_SIZE 33 /* 32 hexadecimal digits of XXH3-128, and a NUL */
+
+void lt_hash_bytes(const void *data, size_t size, char out[LT_HASH_TEXT_SIZE]);
+lt_status lt_hash_file(const char *path, uint64_t skip_bytes, char out[LT_HASH_TEXT_SIZE],
+                       lt_err *err);
+
+#endif
