@@ -97,10 +97,10 @@ typedef struct lt_bias_backward_args {
  * rate). Element i of the operation draws word i % 4 of Philox block i / 4 of (seed, stream); it is
  * kept when word >= rate * 2^32. So backward draws the same mask again and nothing is stored. rate
  * 0: no dropout. */
-typedef struct lt_dropout {
+typedef struct lt_dropout_mask {
     double rate; /* in [0, 1) */
     uint64_t seed, stream;
-} lt_dropout;
+} lt_dropout_mask;
 
 /* Flash-style attention (Dao, "FlashAttention-2", 2023): never a q_len x kv_len buffer. Query i of
  * sequence b is at key index p = offset[b] + i and sees the keys j with first_key[b,i] <= j <= p
@@ -117,7 +117,7 @@ typedef struct lt_attention_args {
     lt_tensor first_key; /* i32 [batch, q_len] or absent: 0 */
     int64_t window;
     double scale;
-    lt_dropout dropout;
+    lt_dropout_mask dropout;
 } lt_attention_args;
 
 /* dq, dk, dv are written (=), shaped and strided like q, k, v; keys that nobody sees get 0. */
@@ -225,7 +225,7 @@ typedef struct lt_cross_entropy_args {
 /* y = dropout(x), contiguous, y may alias x. Backward is the same operation on the gradient. */
 typedef struct lt_dropout_args {
     lt_tensor x, y;
-    lt_dropout dropout;
+    lt_dropout_mask dropout;
 } lt_dropout_args;
 
 /* y = a + b, same shape, rows may be strided; y may alias either. */
