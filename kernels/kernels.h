@@ -210,6 +210,13 @@ typedef struct lt_rows_args {
     lt_tensor index; /* i32 [n] */
 } lt_rows_args;
 
+/* cache[b, offset[b] + i] = kv[b, i]: what attention will read is put behind what it has already. */
+typedef struct lt_cache_append_args {
+    lt_tensor k, v;             /* [batch, length, kv_heads, head_dim], strided */
+    lt_tensor k_cache, v_cache; /* [batch, capacity, kv_heads, head_dim], contiguous */
+    lt_tensor offset;           /* i32 [batch]; offset[b] + length <= capacity */
+} lt_cache_append_args;
+
 /* loss[r] = logsumexp(logits[r]) - logits[r, target[r]]; 0 where the target is LT_IGNORE. With
  * `gradient` the logits are replaced by softmax(logits) - onehot(target) (0 where ignored): the
  * gradient of the SUM of losses. `correct[r]` is 1 where the target is the (first) largest logit,
@@ -293,6 +300,7 @@ typedef struct lt_adamw_args {
     X(embedding_backward, lt_embedding_backward_args)   \
     X(gather_rows, lt_rows_args)                        \
     X(scatter_rows, lt_rows_args)                       \
+    X(cache_append, lt_cache_append_args)               \
     X(cross_entropy, lt_cross_entropy_args)             \
     X(dropout, lt_dropout_args)                         \
     X(add, lt_add_args)                                 \
