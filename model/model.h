@@ -1,0 +1,286 @@
+/* What a decoder is: its configuration, its parameters, its passes, its files.
+ *
+ * One block implementation serves every family (gpt2, gpt_neox, llama and mistral, qwen2, qwen3)
+ * and every use (training, evaluation, prefill, single-token decoding). What differs between
+ * families is data: fields of lt_model_config, and the name and layout table of model/families/.
+ * Nothing here knows text: ids in, ids out. */
+#ifndef LT_MODEL_H
+#define LT_MODEL_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/batch.h"
+#include "base/buffer.h"
+#include "base/status.h"
+#include "kernels/kernels.h"
+
+/* --- Configuration
+ * -------------------------------------------------------------------------------------- */
+
+typedef struct lt_family lt_family; /* model/families/families.h */
+
+typedef enum lt_norm_kind { LT_NORM_LAYER, LT_NORM_RMS } lt_norm_kind;
+
+typedef enum lt_rope_type {
+    LT_ROPE_NONE,
+    LT_ROPE_DEFAULT,
+    LT_ROPE_LINEAR,
+    LT_ROPE_LLAMA3
+} lt_rope_type;
+
+#define LT_MAX_EOS 8
+
+/* Everything the passes need, in one place; the same for all families. */
+typedef struct lt_model_config {
+    const lt_family *family;
+    int64_t vocab_size, hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads;
+    int64_t head_dim, intermediate_size, max_position_embeddings;
+    lt_norm_kind norm;
+    double norm_eps;
+    lt_activation activation;
+    bool gated_mlp;         /* SwiGLU: down(silu(gate x) * up x); else down(activation(up x)) */
+    bool parallel_residual; /* x + attn(norm1 x) + mlp(norm2 x), as GPT-NeoX */
+    bool learned_positions; /* GPT-2's wpe */
+    bool qk_norm;           /* RMS norm of each head of q and k before rotary (Qwen3) */
+    bool attention_bias;    /* on q, k, v */
+    bool attention_out_bias, mlp_bias;
+    bool tie_word_embeddings;          /* lm_head is embed_tokens */
+    int64_t sliding_window;            /* 0: none */
+    int64_t sliding_window_from_layer; /* first layer that slides (Qwen2's max_window_layers) */
+    double attention_scale;            /* 1 / sqrt(head_dim) */
+    bool scale_by_inverse_layer; /* GPT-2's scale_attn_by_inverse_layer_idx: layer i divides scores
+                                    by i + 1 */
+    lt_rope_type rope_type;
+    int64_t rotary_dim; /* dimensions of a head that are turned; <= head_dim, even */
+    double rope_theta, rope_factor, rope_low_freq_factor, rope_high_freq_factor;
+    int64_t rope_original_max_position;
+    double initializer_range;
+    double embd_pdrop, resid_pdrop,
+        attn_pdrop;                     /* as the file has them; training uses its own setting */
+    int32_t bos_token_id, pad_token_id; /* -1: none */
+    int32_t eos_token_ids[LT_MAX_EOS];  /* generation_config.json wins over config.json */
+    int eos_token_count;
+    json_t *source; /* the config.json this came from, kept so that saving changes only what
+                       changed; owned */
+    json_t *generation_source; /* generation_config.json or NULL; owned */
+} lt_model_config;
+
+/* Reads and checks config.json (and generation_config.json beside it). Sizes are bounded (layers <=
+ * 1024, vocab <= 4 M, heads consistent); an unsupported architecture, activation, rope type or
+ * quantisation is LT_ERR_UNSUPPORTED and named. */
+lt_status lt_model_config_load(const char *directory, lt_model_config *out, lt_err *err);
+lt_status lt_model_config_parse(const json_t *config, const char *where, lt_model_config *out,
+                                lt_err *err);
+void lt_model_config_free(lt_model_config *config);
+
+/* A fresh model's shape: what `lathe init` asks for. Zero or NULL: the family's default. */
+typedef struct lt_model_shape {
+    const char *family; /* "gpt2", "gpt_neox", "llama", "qwen2", "qwen3" */
+    const char *preset; /* "gpt2-124m", "pythia-70m", ...: fills the rest */
+    int64_t layers, hidden_size, heads, kv_heads, intermediate_size, max_position;
+    int64_t vocab_size;
+    int32_t bos_token_id, eos_token_id, pad_token_id; /* -1: none */
+} lt_model_shape;
+
+lt_status lt_model_config_make(const lt_model_shape *shape, lt_model_config *out, lt_err *err);
+/* The presets' names, NULL-terminated, and the families' names. */
+const char *const *lt_model_presets(void);
+const char *const *lt_model_families(void);
+
+/* --- Parameters
+ * ----------------------------------------------------------------------------------------- */
+
+typedef enum lt_init_kind { LT_INIT_ZERO, LT_INIT_ONE, LT_INIT_NORMAL } lt_init_kind;
+
+/* One row of the descriptor table: it drives allocation, initialisation, the optimizer, files,
+ * tests and the inventory. */
+typedef struct lt_param {
+    char name[64]; /* "layers.3.attention.qkv.weight"; the files' names come from the family */
+    int ndim;
+    int64_t
+        shape[2]; /* canonical: matrices are [out, in]; qkv is [q; k; v], gate_up is [gate; up] */
+    int layer;    /* 0 .. layers - 1; -1: embeddings; layers: final norm and head */
+    lt_init_kind init;
+    double init_std;
+    bool decay;              /* matrices: weight decay applies */
+    bool trainable;          /* false: no gradient, no optimizer state */
+    int64_t offset;          /* elements from the start of the weights */
+    int64_t gradient_offset; /* elements from the start of the gradients; -1 when frozen */
+    lt_tensor weight;        /* view into lt_model.weights; absent in a plan */
+    lt_tensor gradient;      /* view into lt_model.gradients, or absent */
+} lt_param;
+
+/* A run of trainable parameters that lie together and share `decay`: one AdamW call, later one
+ * reduce-scatter. Offsets and counts in elements, padding (zeros) included. */
+typedef struct lt_segment {
+    int64_t offset, gradient_offset, count;
+    int layer;
+    bool decay;
+} lt_segment;
+
+typedef struct lt_model {
+    lt_model_config config;
+    const lt_backend *backend; /* borrowed */
+    lt_param *params;
+    int param_count;
+    lt_segment *segments; /* of trainable parameters, in order */
+    int segment_count;
+    int64_t weight_count, gradient_count; /* elements, padding included */
+    lt_arena weights, gradients;
+    lt_tensor rope_cos, rope_sin; /* real [max_position, rotary_dim / 2]; in the weights arena */
+} lt_model;
+
+/* Weights from a Hugging Face directory: model.safetensors or a sharded index; f32, f16, bf16;
+ * memory-mapped and converted to the backend's real. Missing, unexpected or misshapen tensors are
+ * errors naming file and tensor. */
+lt_status lt_model_load(const char *directory, const lt_backend *backend, lt_model **out,
+                        lt_err *err);
+/* Fresh weights: the family's standard initialisation, a pure function of the seed. Takes over
+ * `config` (zeroes it). */
+lt_status lt_model_create(lt_model_config *config, const lt_backend *backend, uint64_t seed,
+                          lt_model **out, lt_err *err);
+void lt_model_free(lt_model *model);
+
+const lt_param *lt_model_param(const lt_model *model, const char *name); /* NULL: no such row */
+int64_t lt_model_parameter_count(const lt_model *model, bool trainable_only);
+
+/* Grows the embedding and, when untied, the head to `vocab_size` rows; new rows start as the mean
+ * of the old ones. A smaller size is LT_ERR_USAGE: nothing ever shrinks. Before gradients are
+ * allocated. */
+lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err);
+
+/* Full tuning of everything but the embeddings (when layers > 0) and the first `layers` blocks. */
+lt_status lt_model_freeze_layers(lt_model *model, int64_t layers, lt_err *err);
+/* Memory for gradients of trainable rows, zeroed; fixes the segments. */
+lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err);
+lt_status lt_model_zero_gradients(lt_model *model, lt_err *err);
+
+/* Writes config.json, generation_config.json and model.safetensors (shards of at most 5 GB and an
+ * index when larger) into an existing directory, in the names and layouts of Hugging Face, as
+ * `dtype` (LT_F32, LT_BF16, LT_F16). The eos and pad ids of the config go into both JSON files. The
+ * caller makes the directory durable (base/fsio.h). */
+lt_status lt_model_save(const lt_model *model, const char *directory, lt_dtype dtype, lt_err *err);
+
+/* Resolves what a user types after --model: a directory, or org/name in the local Hugging Face
+ * cache (HF_HOME, HF_HUB_CACHE, refs/main). LT_ERR_IO with where it looked. */
+lt_status lt_model_resolve(const char *name, lt_buffer *directory, lt_err *err);
+
+/* --- Memory plan
+ * ------------------------------------------------------------------------------------------ */
+
+typedef enum lt_recompute {
+    LT_RECOMPUTE_NONE,      /* keep every activation */
+    LT_RECOMPUTE_SELECTIVE, /* norms and MLP activations are computed again in backward */
+    LT_RECOMPUTE_BLOCK,     /* only each block's input is kept */
+} lt_recompute;
+
+typedef struct lt_workspace_settings {
+    int64_t rows, length; /* the largest batch that will be passed */
+    bool training;        /* backward will be run */
+    lt_recompute recompute;
+    double embd_pdrop, resid_pdrop, attn_pdrop; /* rates in use: 0 unless asked for */
+    int64_t head_chunk; /* rows of logits held at a time; 0: chosen from the vocabulary's size */
+} lt_workspace_settings;
+
+/* Bytes for a model of this config, exact, with no device and no allocation. */
+typedef struct lt_memory_plan {
+    size_t weights, gradients, activations;
+    int64_t parameters, trainable_parameters;
+} lt_memory_plan;
+
+lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend,
+                        const lt_workspace_settings *settings, int64_t freeze_layers,
+                        lt_memory_plan *out, lt_err *err);
+
+/* --- Passes
+ * ------------------------------------------------------------------------------------------------
+ */
+
+/* Activations and scratch for batches up to a size. Reused for every step; one per thread of
+ * control. */
+typedef struct lt_workspace lt_workspace;
+lt_status lt_workspace_create(const lt_model *model, const lt_workspace_settings *settings,
+                              lt_workspace **out, lt_err *err);
+void lt_workspace_free(lt_workspace *workspace);
+
+typedef struct lt_loss {
+    double sum;      /* of -log p(target) over trained tokens, in nats */
+    int64_t tokens;  /* trained tokens */
+    int64_t correct; /* of them, predicted exactly by argmax */
+} lt_loss;
+
+/* Adds to the gradients of trainable rows the gradient of the SUM of the batch's losses (so that
+ * micro-batches simply add up; the division by the global token count happens once, in the clip
+ * scale), and adds to *loss. `dropout` keys the masks: a different `stream` for each micro-batch;
+ * its rate is not used. */
+lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, const lt_batch *batch,
+                                    lt_dropout_mask dropout, lt_loss *loss, lt_err *err);
+
+/* Forward only. token_loss: [rows * length] or NULL; 0 where the target is LT_IGNORE. */
+lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
+                            lt_loss *loss, double *token_loss, lt_err *err);
+
+/* Logits of every position of a batch (targets are not used): logits is host memory [rows, length,
+ * vocab], f32. */
+lt_status lt_model_logits(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
+                          float *logits, lt_err *err);
+
+/* --- Decoding with a cache
+ * ------------------------------------------------------------------------------------ */
+
+/* Keys and values of everything read so far, for `rows` sequences of at most `capacity` tokens. */
+typedef struct lt_kv_cache lt_kv_cache;
+lt_status lt_kv_cache_create(const lt_model *model, int64_t rows, int64_t capacity,
+                             lt_kv_cache **out, lt_err *err);
+void lt_kv_cache_free(lt_kv_cache *cache);
+int64_t lt_kv_cache_length(const lt_kv_cache *cache, int64_t row); /* tokens held for a row */
+void lt_kv_cache_truncate(lt_kv_cache *cache, int64_t row, int64_t length);
+
+/* Reads counts[r] (0 to length) new ids of each row r through the same block code as training and
+ * appends them to the cache. ids: [rows, length], right-padded. logits: host f32 [rows, vocab],
+ * after each row's last new id; rows with no new id keep what they had. The workspace is for at
+ * least rows x length, not training. More than the capacity or the model's max_position_embeddings
+ * is LT_ERR_LIMIT. */
+lt_status lt_model_decode(const lt_model *model, lt_workspace *workspace, lt_kv_cache *cache,
+                          const int32_t *ids, const int64_t *counts, int64_t length, float *logits,
+                          lt_err *err);
+
+/* How the next id is chosen from logits, in this order: repetition penalty (over prompt and answer,
+ * as Hugging Face), temperature, top_k, top_p, min_p. Zero value: greedy. */
+typedef struct lt_sampling {
+    double temperature;        /* 0: greedy */
+    int64_t top_k;             /* 0: off */
+    double top_p;              /* 0 or 1: off */
+    double min_p;              /* 0: off */
+    double repetition_penalty; /* 0 or 1: off */
+    uint64_t seed;
+} lt_sampling;
+
+/* Chooses an id. `history`: the row's ids so far. The draw is a function of (seed, sequence,
+ * position) only, so an answer does not depend on what it was batched with. `logits` is scratch
+ * afterwards. */
+int32_t lt_sample(float *logits, int64_t vocab, const lt_sampling *sampling, const int32_t *history,
+                  int64_t history_count, uint64_t sequence);
+
+/* Called with each new id of each sequence, in order; `last` when its answer is complete (the id is
+ * then the stop id, or the limit was reached). Return false to end this sequence. */
+typedef bool (*lt_on_token)(void *context, int64_t sequence, int32_t id, bool is_stop);
+
+typedef struct lt_generate_settings {
+    int64_t max_new_tokens;
+    lt_sampling sampling;
+    const int32_t *stop_ids; /* generation of a sequence ends with one of these */
+    int64_t stop_id_count;
+    int64_t max_rows; /* sequences decoded side by side; the rest wait their turn */
+} lt_generate_settings;
+
+/* Continues every prompt; batched, with a key/value cache. A prompt that leaves no room within
+ * max_position_embeddings is LT_ERR_LIMIT naming it; an answer that reaches that bound ends there.
+ */
+lt_status lt_model_generate(const lt_model *model, const lt_ids *prompts, int64_t prompt_count,
+                            const lt_generate_settings *settings, lt_on_token on_token,
+                            void *context, lt_err *err);
+
+#endif
