@@ -1,0 +1,55 @@
+/* The parameter table, and the views that the passes work with. Private to model/.
+ *
+ * Names of rows (the same for every family; model/families/ maps them to the files' names):
+ *   embed_tokens.weight [vocab, hidden]      embed_positions.weight [max_position, hidden] (learned
+ * positions only) layers.N.attention.qkv.weight [(heads + 2 kv_heads) head_dim, hidden]   .bias
+ *   layers.N.attention.out.weight [hidden, heads head_dim]                  .bias
+ *   layers.N.mlp.up.weight [intermediate, hidden]  .bias  or, gated,  layers.N.mlp.gate_up.weight
+ * [2 intermediate, hidden] layers.N.mlp.down.weight [hidden, intermediate] .bias
+ *   layers.N.attention_norm.weight .bias    layers.N.mlp_norm.weight .bias
+ * layers.N.attention.q_norm.weight  .k_norm.weight final_norm.weight .bias lm_head.weight [vocab,
+ * hidden] (untied only) A block's rows lie together: matrices first, then vectors, so that `decay`
+ * changes once per block. */
+#ifndef LT_MODEL_PARAMS_H
+#define LT_MODEL_PARAMS_H
+
+#include "model/model.h"
+
+/* Rows that a model lacks are absent tensors. */
+typedef struct lt_block_view {
+    lt_tensor qkv_weight, qkv_bias;
+    lt_tensor out_weight, out_bias;
+    lt_tensor up_weight, up_bias; /* gate_up when gated */
+    lt_tensor down_weight, down_bias;
+    lt_tensor attention_norm_weight, attention_norm_bias;
+    lt_tensor mlp_norm_weight, mlp_norm_bias;
+    lt_tensor q_norm_weight, k_norm_weight;
+} lt_block_view;
+
+typedef struct lt_ends_view {
+    lt_tensor embed_tokens, embed_positions;
+    lt_tensor final_norm_weight, final_norm_bias;
+    lt_tensor lm_head; /* embed_tokens when tied */
+} lt_ends_view;
+
+lt_block_view lt_block_weights(const lt_model *model, int64_t layer);
+lt_block_view lt_block_gradients(const lt_model *model, int64_t layer); /* absent where frozen */
+lt_ends_view lt_ends_weights(const lt_model *model);
+lt_ends_view lt_ends_gradients(const lt_model *model);
+
+/* Fills model->params, offsets, segments and counts from model->config (no memory for weights yet).
+ */
+lt_status lt_params_build(lt_model *model, lt_err *err);
+/* Marks rows frozen as lt_model_freeze_layers says and lays out gradients and segments, without
+ * memory. */
+lt_status lt_params_freeze(lt_model *model, int64_t layers, lt_err *err);
+/* Lays the weights (and rotary tables) out in `arena`; while it measures, only counts. */
+void lt_params_carve_weights(lt_model *model, lt_arena *arena);
+void lt_params_carve_gradients(lt_model *model, lt_arena *arena);
+
+/* The activations' side of lt_model_plan: bytes a workspace of these settings takes.
+ * (model/workspace.c) */
+lt_status lt_workspace_plan(const lt_model_config *config, const lt_backend *backend,
+                            const lt_workspace_settings *settings, size_t *bytes, lt_err *err);
+
+#endif
