@@ -1,0 +1,27 @@
+/* The sub-commands. Each parses its own flags (argv[0] is the first word after its name), prints,
+ * and returns the process's exit code. Nothing below cli/ prints or exits. */
+#ifndef LT_CLI_H
+#define LT_CLI_H
+
+#include "base/options.h"
+#include "base/status.h"
+
+enum { LT_EXIT_OK = 0, LT_EXIT_FAILURE = 1, LT_EXIT_USAGE = 2, LT_EXIT_INTERRUPTED = 130 };
+
+int lt_cmd_tokenizer(int argc, char **argv);
+int lt_cmd_prepare(int argc, char **argv);
+int lt_cmd_inspect(int argc, char **argv);
+int lt_cmd_init(int argc, char **argv);
+int lt_cmd_train(int argc, char **argv);
+int lt_cmd_generate(int argc, char **argv);
+int lt_cmd_score(int argc, char **argv);
+
+/* Parses argv by the table. Returns true when the command should go on; else *exit_code is set:
+ * help was printed (0), or an error was (2). */
+bool lt_cli_parse(const lt_option_table *table, int argc, char **argv, void *settings,
+                  lt_option_result *result, int *exit_code);
+
+/* Prints "lathe: error: message" on stderr and returns the exit code for the status. */
+int lt_cli_fail(lt_status status, const lt_err *err);
+
+#endif

@@ -1,0 +1,128 @@
+/* Tokenised datasets: preparing them from records, the HDF5 store, and the loader that makes
+ * batches.
+ *
+ * The file (docs/FORMATS.md): a 512-byte user block with a magic line, the length and the XXH3-128
+ * of all that follows, checked before HDF5 opens the file; then HDF5 in its latest format,
+ * fletcher32 on every dataset: /train, /validation   each: tokens (u16 or u32) [T], loss_mask (u8)
+ * [T], offsets (u64) [N + 1], category (u8) [N] /tokenizer            tokenizer.json,
+ * tokenizer_config.json as bytes root attributes       format, version, tokenizer_hash, template,
+ * record_format, stop token, source_hash, counts, seed, drops by reason, max_length, category names
+ * Written under a temporary name, closed, hashed, fsynced, renamed; never changed afterwards. */
+#ifndef LT_DATA_PIPELINE_DATASET_H
+#define LT_DATA_PIPELINE_DATASET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/batch.h"
+#include "base/options.h"
+#include "base/status.h"
+#include "data_pipeline/records.h"
+#include "data_pipeline/tokenizer.h"
+
+/* --- Preparing
+ * ------------------------------------------------------------------------------------------ */
+
+typedef struct lt_prepare_settings {
+    lt_string_list inputs;
+    const char *tokenizer; /* path */
+    const char *output;    /* DATA.h5; replaced when it exists only with `force` */
+    lt_record_format format;
+    bool has_template; /* else the format's default */
+    lt_template template_;
+    int64_t max_length; /* 0: the tokenizer's model_max_length when sensible, else 1024. Records of
+                           at least that many tokens are dropped */
+    double validation;  /* < 1: fraction of the records; >= 1: count; 0: none */
+    const char *columns;
+    bool dedup;
+    uint64_t seed;
+    int threads; /* 0: all; the result does not depend on it */
+    bool force;
+} lt_prepare_settings;
+
+/* What happened to the records, stored in the file too. read = kept + dropped. */
+typedef struct lt_prepare_report {
+    int64_t read, train, validation;
+    int64_t dropped_too_long, dropped_duplicates, dropped_near_duplicates;
+    int64_t tokens, trained_tokens;
+    int64_t added_special_tokens;
+    int64_t longest;
+    lt_record_format format;
+    lt_template template_;
+    double seconds;
+} lt_prepare_report;
+
+lt_status lt_prepare(const lt_prepare_settings *settings, lt_prepare_report *report, lt_err *err);
+
+/* --- Reading
+ * ---------------------------------------------------------------------------------------------- */
+
+typedef struct lt_dataset lt_dataset;
+
+/* A document's tokens and mask, borrowed from the dataset. */
+typedef struct lt_document {
+    const int32_t *tokens;
+    const uint8_t *mask;
+    int64_t length;
+    const char *category; /* or NULL */
+} lt_document;
+
+typedef enum lt_split { LT_SPLIT_TRAIN, LT_SPLIT_VALIDATION } lt_split;
+
+/* Checks the hash, then reads everything into memory. LT_ERR_FORMAT for a file that was cut short
+ * or changed. */
+lt_status lt_dataset_open(const char *path, lt_dataset **out, lt_err *err);
+void lt_dataset_close(lt_dataset *dataset);
+int64_t lt_dataset_count(const lt_dataset *dataset, lt_split split);
+lt_document lt_dataset_document(const lt_dataset *dataset, lt_split split, int64_t index);
+lt_template lt_dataset_template(const lt_dataset *dataset);
+lt_record_format lt_dataset_format(const lt_dataset *dataset);
+const char *lt_dataset_hash(const lt_dataset *dataset); /* of the file, hexadecimal */
+const lt_tokenizer *lt_dataset_tokenizer(const lt_dataset *dataset);
+int64_t lt_dataset_longest(const lt_dataset *dataset, lt_split split);
+
+/* `lathe inspect DATA.h5`: counts, length histogram, drops and reasons, and `samples` decoded
+ * documents with the trained tokens marked. */
+lt_status lt_inspect_dataset(const char *path, int64_t samples, FILE *out, lt_err *err);
+
+/* --- Batches
+ * ---------------------------------------------------------------------------------------------- */
+
+typedef struct lt_loader_settings {
+    lt_split split;
+    int64_t rows;       /* micro-batch size */
+    int64_t max_length; /* tokens in a row. Instruction documents that are longer are left out and
+                         * counted; plain text is cut into windows in which every token is a target
+                         * once */
+    bool packing;       /* several documents in one row, each seeing only itself */
+    bool shuffle;       /* a keyed permutation per epoch; else file order */
+    uint64_t seed;
+    int64_t rank, world_size; /* row i of an epoch belongs to rank i % world_size; 0 and 1 alone */
+} lt_loader_settings;
+
+/* Where the next batch comes from. Saved in checkpoints; restoring it continues with just the batch
+ * that would have come. */
+typedef struct lt_loader_position {
+    int64_t epoch;
+    int64_t batch; /* micro-batches of this epoch already given out */
+} lt_loader_position;
+
+typedef struct lt_loader lt_loader;
+
+lt_status lt_loader_create(const lt_dataset *dataset, const lt_loader_settings *settings,
+                           lt_loader **out, lt_err *err);
+void lt_loader_free(lt_loader *loader);
+int64_t lt_loader_batches_per_epoch(
+    const lt_loader
+        *loader); /* the same in every epoch and on every rank; the last may have fewer rows */
+int64_t lt_loader_left_out(const lt_loader *loader); /* documents longer than max_length */
+/* The next micro-batch, prefetched by one background thread; goes on into the next epoch by itself.
+ * Valid until the next call. A batch of an epoch's end may have fewer rows, or none on some ranks:
+ * then rows is 0. Rows are as long as the longest in the batch, rounded up to 8. */
+lt_status lt_loader_next(lt_loader *loader, lt_batch *out, lt_err *err);
+lt_loader_position
+lt_loader_tell(const lt_loader *loader); /* of the batch that lt_loader_next will return */
+lt_status lt_loader_seek(lt_loader *loader, lt_loader_position position, lt_err *err);
+
+#endif

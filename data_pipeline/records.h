@@ -1,0 +1,105 @@
+/* Instruction records and the templates that turn them into text with a loss mask.
+ *
+ * A file is read as a stream of records (JSONL, one JSON array, or plain text; .gz and .zst are
+ * opened on the fly). A template turns a record into segments: pieces of text that are trained on
+ * or not, and special tokens. Ids and mask come from the segments, never from searching ids, so
+ * user text can not become a special token nor move the mask. */
+#ifndef LT_DATA_PIPELINE_RECORDS_H
+#define LT_DATA_PIPELINE_RECORDS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "data_pipeline/tokenizer.h"
+
+/* --- Records
+ * ---------------------------------------------------------------------------------------- */
+
+typedef enum lt_record_format {
+    LT_FORMAT_AUTO,       /* decided by the first record's keys */
+    LT_FORMAT_DOLLY,      /* instruction, context, response, category */
+    LT_FORMAT_ALPACA,     /* instruction, input, output, system? */
+    LT_FORMAT_MESSAGES,   /* messages: [{role, content}] */
+    LT_FORMAT_SHAREGPT,   /* conversations: [{from, value}] */
+    LT_FORMAT_COMPLETION, /* prompt, completion */
+    LT_FORMAT_TEXT,       /* {"text": ...} records, or whole files of plain text */
+} lt_record_format;
+
+const char *lt_record_format_name(lt_record_format format);
+lt_status lt_record_format_parse(const char *name, lt_record_format *out, lt_err *err);
+
+typedef enum lt_role { LT_ROLE_SYSTEM, LT_ROLE_USER, LT_ROLE_ASSISTANT, LT_ROLE_TOOL } lt_role;
+
+typedef struct lt_message {
+    lt_role role;
+    const char *content; /* UTF-8, borrowed from the record's JSON; may hold any text but NUL */
+} lt_message;
+
+/* One record in the one form that all formats are read into. */
+typedef struct lt_record {
+    lt_record_format format;                      /* never AUTO */
+    const char *instruction, *context, *response; /* single-turn formats; context may be "" */
+    const char *system;                           /* or NULL */
+    const char *category;                         /* or NULL */
+    lt_message *messages;                         /* multi-turn formats; owned */
+    size_t message_count;
+    const char *text; /* LT_FORMAT_TEXT */
+    json_t *json;     /* owns the strings */
+    char where[512];  /* "file.jsonl:17" */
+} lt_record;
+
+void lt_record_free(lt_record *record);
+
+typedef struct lt_record_reader lt_record_reader;
+
+/* columns: "instruction=question,response=answer" renames keys of the file to the format's, or
+ * NULL. */
+lt_status lt_record_reader_open(const char *path, lt_record_format format, const char *columns,
+                                lt_record_reader **out, lt_err *err);
+/* *more is false at the end. A malformed line, missing field, empty instruction or response,
+ * invalid UTF-8 is LT_ERR_FORMAT naming file and line. */
+lt_status lt_record_reader_next(lt_record_reader *reader, lt_record *out, bool *more, lt_err *err);
+void lt_record_reader_close(lt_record_reader *reader);
+
+/* --- Templates
+ * ---------------------------------------------------------------------------------------- */
+
+typedef enum lt_template {
+    LT_TEMPLATE_DOLLY,
+    LT_TEMPLATE_ALPACA,
+    LT_TEMPLATE_CHATML,
+    LT_TEMPLATE_PLAIN, /* prompt and completion as they are; also plain text */
+} lt_template;
+
+const char *lt_template_name(lt_template template_);
+lt_status lt_template_parse(const char *name, lt_template *out, lt_err *err);
+lt_template lt_template_default(lt_record_format format);
+
+/* The special tokens a template needs in the tokenizer, in the order of their ids; NULL-terminated,
+ * maybe empty. */
+const char *const *lt_template_special_tokens(lt_template template_);
+/* The token that ends an answer: "### End", "<|im_end|>", or NULL for the tokenizer's eos. */
+const char *lt_template_stop_token(lt_template template_);
+
+/* Appends ids and mask (1: the loss counts this token) of a record, ended by the template's stop
+ * token. Text between special tokens and mask edges is joined before it is encoded.
+ * `train_on_prompt` puts the loss on everything. */
+lt_status lt_template_encode(lt_template template_, lt_encoder *encoder,
+                             const lt_tokenizer *tokenizer, const lt_record *record, lt_ids *ids,
+                             lt_buffer *mask, lt_err *err);
+
+/* The prompt of a record without its answer, up to where the model takes over: what generation
+ * feeds. record->response is not looked at; in messages the last one is from the user. */
+lt_status lt_template_encode_prompt(lt_template template_, lt_encoder *encoder,
+                                    const lt_tokenizer *tokenizer, const lt_record *record,
+                                    lt_ids *ids, lt_err *err);
+
+/* The whole record as text, for inspection and tests: what a reader would see, special tokens
+ * spelled out. */
+lt_status lt_template_render(lt_template template_, const lt_tokenizer *tokenizer,
+                             const lt_record *record, lt_buffer *out, lt_err *err);
+
+#endif
