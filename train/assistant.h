@@ -1,0 +1,80 @@
+/* A model directory opened for answering: model, tokenizer and template together.
+ *
+ * This is where text meets the model: prompts are rendered by the template the model was trained
+ * with (lathe.json in its directory), answers are decoded as they come and end at the stop token or
+ * a stop text, neither of which is shown. */
+#ifndef LT_TRAIN_ASSISTANT_H
+#define LT_TRAIN_ASSISTANT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "data_pipeline/data_pipeline.h"
+#include "model/model.h"
+
+/* --- lathe.json: what a model directory knows of its training
+ * ----------------------------------------------- */
+
+typedef struct lt_model_notes {
+    bool has_template;
+    lt_template template_;
+    int64_t max_length; /* 0: not recorded */
+} lt_model_notes;
+
+/* A directory without lathe.json gives a zeroed *out. */
+lt_status lt_model_notes_load(const char *directory, lt_model_notes *out, lt_err *err);
+lt_status lt_model_notes_save(const lt_model_notes *notes, const char *directory, lt_err *err);
+
+/* --- Answering
+ * --------------------------------------------------------------------------------------------------
+ */
+
+typedef struct lt_assistant {
+    lt_model *model;         /* owned when opened by lt_assistant_open, else borrowed */
+    lt_tokenizer *tokenizer; /* likewise */
+    lt_encoder *encoder;     /* owned */
+    lt_model_notes notes;
+    bool owns;
+} lt_assistant;
+
+/* LT_ERR_USAGE when tokenizer and model do not match (more tokens than the model has rows). */
+lt_status lt_assistant_open(const char *directory, const lt_backend *backend, lt_assistant *out,
+                            lt_err *err);
+/* Around a model in training. */
+lt_status lt_assistant_wrap(lt_model *model, lt_tokenizer *tokenizer, const lt_model_notes *notes,
+                            lt_assistant *out, lt_err *err);
+void lt_assistant_close(lt_assistant *assistant);
+
+typedef struct lt_prompt {
+    const char *text;                  /* a raw prompt, continued as it is; or NULL and: */
+    const char *instruction, *context; /* rendered by the template; context may be NULL */
+} lt_prompt;
+
+typedef struct lt_answer_settings {
+    int64_t max_new_tokens; /* 0: as many as fit */
+    lt_sampling sampling;
+    const char *const *stop_texts;
+    int64_t stop_text_count;
+    int64_t max_rows; /* prompts answered side by side; 0: 8 */
+} lt_answer_settings;
+
+typedef enum lt_finish { LT_FINISH_STOP, LT_FINISH_LENGTH } lt_finish;
+
+typedef struct lt_answer {
+    lt_buffer text; /* owned: lt_buffer_free */
+    lt_ids ids;     /* new ids, stop id included; owned */
+    int64_t prompt_tokens;
+    lt_finish finish;
+} lt_answer;
+
+/* Text of prompt `index` as it appears: whole characters, never any that may yet become a stop
+ * text. */
+typedef void (*lt_on_text)(void *context, int64_t index, const char *text, size_t size);
+
+/* `answers`: [count], zeroed; filled. on_text may be NULL. */
+lt_status lt_assistant_answer(lt_assistant *assistant, const lt_prompt *prompts, int64_t count,
+                              const lt_answer_settings *settings, lt_on_text on_text, void *context,
+                              lt_answer *answers, lt_err *err);
+void lt_answer_free(lt_answer *answer);
+
+#endif
