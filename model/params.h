@@ -47,9 +47,10 @@ lt_status lt_params_freeze(lt_model *model, int64_t layers, lt_err *err);
 void lt_params_carve_weights(lt_model *model, lt_arena *arena);
 void lt_params_carve_gradients(lt_model *model, lt_arena *arena);
 
-/* The activations' side of lt_model_plan: bytes a workspace of these settings takes.
- * (model/workspace.c) */
+/* The activations' side of lt_model_plan: bytes a workspace of these settings takes. Blocks below
+ * `freeze_layers` keep nothing for backward. (model/workspace.c) */
 lt_status lt_workspace_plan(const lt_model_config *config, const lt_backend *backend,
-                            const lt_workspace_settings *settings, size_t *bytes, lt_err *err);
+                            const lt_workspace_settings *settings, int64_t freeze_layers,
+                            size_t *bytes, lt_err *err);
 
 #endif
