@@ -47,21 +47,37 @@ typedef struct lt_record {
     lt_message *messages;                         /* multi-turn formats; owned */
     size_t message_count;
     const char *text; /* LT_FORMAT_TEXT */
+    bool whole_file;  /* LT_FORMAT_TEXT: `text` is a plain-text file from beginning to end */
     json_t *json;     /* owns the strings */
     char where[512];  /* "file.jsonl:17" */
 } lt_record;
 
 void lt_record_free(lt_record *record);
 
+/* Reads one JSON object as a record, by the same rules as the reader below; takes a reference of
+ * its own to `json`. `format` AUTO decides by the keys. `where` starts every message. */
+lt_status lt_record_from_json(json_t *json, lt_record_format format, const char *where,
+                              lt_record *out, lt_err *err);
+
+/* What the model should answer: the response, or the content of the last assistant message. NULL
+ * for text. Borrowed from the record. */
+const char *lt_record_answer(const lt_record *record);
+
 typedef struct lt_record_reader lt_record_reader;
 
-/* columns: "instruction=question,response=answer" renames keys of the file to the format's, or
- * NULL. */
+/* columns: "instruction=question,response=answer": the file's key `question` is read as the
+ * format's `instruction`; or NULL. Compression is recognised by content. A file whose name ends in
+ * .txt or .md is one record of plain text, as is any file but .json and .jsonl when the format is
+ * LT_FORMAT_TEXT. */
 lt_status lt_record_reader_open(const char *path, lt_record_format format, const char *columns,
                                 lt_record_reader **out, lt_err *err);
 /* *more is false at the end. A malformed line, missing field, empty instruction or response,
  * invalid UTF-8 is LT_ERR_FORMAT naming file and line. */
 lt_status lt_record_reader_next(lt_record_reader *reader, lt_record *out, bool *more, lt_err *err);
+/* The format of the records: AUTO until the first one was read. */
+lt_record_format lt_record_reader_format(const lt_record_reader *reader);
+/* From now on records without an answer are fine too: files of prompts. */
+void lt_record_reader_allow_prompts(lt_record_reader *reader);
 void lt_record_reader_close(lt_record_reader *reader);
 
 /* --- Templates
@@ -71,7 +87,7 @@ typedef enum lt_template {
     LT_TEMPLATE_DOLLY,
     LT_TEMPLATE_ALPACA,
     LT_TEMPLATE_CHATML,
-    LT_TEMPLATE_PLAIN, /* prompt and completion as they are; also plain text */
+    LT_TEMPLATE_PLAIN, /* prompt and completion with nothing between them; also plain text */
 } lt_template;
 
 const char *lt_template_name(lt_template template_);
@@ -85,14 +101,16 @@ const char *const *lt_template_special_tokens(lt_template template_);
 const char *lt_template_stop_token(lt_template template_);
 
 /* Appends ids and mask (1: the loss counts this token) of a record, ended by the template's stop
- * token. Text between special tokens and mask edges is joined before it is encoded.
- * `train_on_prompt` puts the loss on everything. */
+ * token. Text between special tokens and mask edges is joined before it is encoded. Ids that the
+ * tokenizer's post-processor puts in front (BOS) come first. LT_ERR_FORMAT when the record does not
+ * suit the template or no token of it would be trained. */
 lt_status lt_template_encode(lt_template template_, lt_encoder *encoder,
                              const lt_tokenizer *tokenizer, const lt_record *record, lt_ids *ids,
                              lt_buffer *mask, lt_err *err);
 
 /* The prompt of a record without its answer, up to where the model takes over: what generation
- * feeds. record->response is not looked at; in messages the last one is from the user. */
+ * feeds. record->response is not looked at, nor is the last message when it is the assistant's, so
+ * a held-out record gives its own prompt. */
 lt_status lt_template_encode_prompt(lt_template template_, lt_encoder *encoder,
                                     const lt_tokenizer *tokenizer, const lt_record *record,
                                     lt_ids *ids, lt_err *err);
