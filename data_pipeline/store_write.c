@@ -1,0 +1,243 @@
+/* Writing a dataset's HDF5 file: built under a temporary name, hashed, then made visible whole. */
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "data_pipeline/store.h"
+
+/* Elements in a chunk: small enough to check and read in pieces, large enough to stay few. */
+enum { CHUNK = 1 << 18 };
+
+const lt_store_count lt_store_counts[LT_STORE_COUNTS] = {
+    {"records_read", offsetof(lt_prepare_report, read)},
+    {"train_documents", offsetof(lt_prepare_report, train)},
+    {"validation_documents", offsetof(lt_prepare_report, validation)},
+    {"dropped_too_long", offsetof(lt_prepare_report, dropped_too_long)},
+    {"dropped_duplicates", offsetof(lt_prepare_report, dropped_duplicates)},
+    {"dropped_near_duplicates", offsetof(lt_prepare_report, dropped_near_duplicates)},
+    {"tokens", offsetof(lt_prepare_report, tokens)},
+    {"trained_tokens", offsetof(lt_prepare_report, trained_tokens)},
+    {"added_special_tokens", offsetof(lt_prepare_report, added_special_tokens)},
+    {"longest_document", offsetof(lt_prepare_report, longest)},
+};
+
+void lt_store_make_block(char block[LT_STORE_BLOCK_SIZE], uint64_t length, const char *hash)
+{
+    memset(block, 0, LT_STORE_BLOCK_SIZE);
+    snprintf(block, LT_STORE_BLOCK_SIZE, LT_STORE_MAGIC "length %llu\nxxh3-128 %s\n",
+             (unsigned long long)length, hash);
+}
+
+void lt_hdf5_prepare(void)
+{
+    /* A write that fails at close would otherwise be tried again by HDF5's exit handler. */
+    H5dont_atexit();
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    H5PLset_loading_state(0);
+}
+
+static herr_t first_reason(unsigned n, const H5E_error2_t *error, void *reason)
+{
+    (void)n;
+    snprintf(reason, 256, "%s", error->desc ? error->desc : "");
+    return 1; /* the innermost one says most */
+}
+
+lt_status lt_hdf5_fail(lt_err *err, lt_status code, const char *path, const char *what)
+{
+    char reason[256] = "no reason given";
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first_reason, reason);
+    H5Eclear2(H5E_DEFAULT);
+    return lt_fail(err, code, "%s: %s: HDF5: %s", path, what, reason);
+}
+
+/* --- Pieces: each makes one object and closes all it opened --- */
+
+static bool write_dataset(hid_t parent, const char *name, hid_t file_type, hid_t memory_type,
+                          const void *data, size_t count)
+{
+    /* An empty dataset still needs room for one element to be chunked, as the checksum asks. */
+    hsize_t dims = count, max_dims = count ? count : 1;
+    hsize_t chunk = max_dims < CHUNK ? max_dims : CHUNK;
+    hid_t space = H5Screate_simple(1, &dims, &max_dims);
+    hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
+    bool ok = space >= 0 && properties >= 0 && H5Pset_chunk(properties, 1, &chunk) >= 0 &&
+              H5Pset_fletcher32(properties) >= 0 &&
+              H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER) >= 0 &&
+              H5Pset_obj_track_times(properties, false) >= 0; /* same input, same bytes */
+    hid_t dataset =
+        ok ? H5Dcreate2(parent, name, file_type, space, H5P_DEFAULT, properties, H5P_DEFAULT)
+           : H5I_INVALID_HID;
+    ok = dataset >= 0;
+    if (ok && count) ok = H5Dwrite(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
+    if (dataset >= 0) ok = H5Dclose(dataset) >= 0 && ok;
+    if (properties >= 0) H5Pclose(properties);
+    if (space >= 0) H5Sclose(space);
+    return ok;
+}
+
+static bool write_bytes(hid_t parent, const char *name, const char *data, size_t size)
+{
+    return write_dataset(parent, name, H5T_STD_U8LE, H5T_NATIVE_UINT8, data, size);
+}
+
+static bool write_attribute(hid_t object, const char *name, hid_t file_type, hid_t memory_type,
+                            const void *value)
+{
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute = space >= 0
+                          ? H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT)
+                          : H5I_INVALID_HID;
+    bool ok = attribute >= 0 && H5Awrite(attribute, memory_type, value) >= 0;
+    if (attribute >= 0) ok = H5Aclose(attribute) >= 0 && ok;
+    if (space >= 0) H5Sclose(space);
+    return ok;
+}
+
+static bool write_integer(hid_t object, const char *name, int64_t value)
+{
+    return write_attribute(object, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
+}
+
+static bool write_text(hid_t object, const char *name, const char *value)
+{
+    hid_t type = H5Tcopy(H5T_C_S1);
+    bool ok = type >= 0 && H5Tset_size(type, strlen(value) + 1) >= 0 &&
+              H5Tset_cset(type, H5T_CSET_UTF8) >= 0 &&
+              write_attribute(object, name, type, type, value);
+    if (type >= 0) H5Tclose(type);
+    return ok;
+}
+
+static hid_t create_group(hid_t parent, const char *name)
+{
+    return H5Gcreate2(parent, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+}
+
+/* --- The parts of the file --- */
+
+static bool write_split(hid_t file, const char *name, const lt_split_data *split, bool wide)
+{
+    hid_t group = create_group(file, name);
+    if (group < 0) return false;
+    size_t documents = (size_t)split->count, tokens = (size_t)split->token_count;
+    bool ok = write_dataset(group, "tokens", wide ? H5T_STD_U32LE : H5T_STD_U16LE, H5T_NATIVE_INT32,
+                            split->tokens, tokens) &&
+              write_bytes(group, "loss_mask", (const char *)split->mask, tokens) &&
+              write_dataset(group, "offsets", H5T_STD_U64LE, H5T_NATIVE_UINT64, split->offsets,
+                            documents + 1) &&
+              write_dataset(group, "category", H5T_STD_U32LE, H5T_NATIVE_UINT32, split->category,
+                            documents);
+    if (ok && split->record_offsets)
+        ok = write_bytes(group, "records", split->records, split->record_offsets[documents]) &&
+             write_dataset(group, "record_offsets", H5T_STD_U64LE, H5T_NATIVE_UINT64,
+                           split->record_offsets, documents + 1);
+    return H5Gclose(group) >= 0 && ok;
+}
+
+static bool write_attributes(hid_t root, const lt_dataset *dataset)
+{
+    const lt_prepare_report *report = &dataset->report;
+    const char *stop = lt_template_stop_token(report->template_);
+    if (!stop)
+        stop = lt_tokenizer_token(dataset->tokenizer, lt_tokenizer_eos_id(dataset->tokenizer));
+    bool ok = write_text(root, "format", LT_STORE_FORMAT) &&
+              write_integer(root, "version", LT_STORE_VERSION) &&
+              write_text(root, "tokenizer_hash", lt_tokenizer_hash(dataset->tokenizer)) &&
+              write_text(root, "source_hash", dataset->source_hash) &&
+              write_text(root, "template", lt_template_name(report->template_)) &&
+              write_text(root, "record_format", lt_record_format_name(report->format)) &&
+              write_text(root, "stop_token", stop ? stop : "") &&
+              write_integer(root, "max_length", dataset->max_length) &&
+              write_integer(root, "seed", (int64_t)dataset->seed);
+    for (int i = 0; i < LT_STORE_COUNTS && ok; i++) {
+        const char *field = (const char *)report + lt_store_counts[i].offset;
+        ok = write_integer(root, lt_store_counts[i].name, *(const int64_t *)field);
+    }
+    return ok;
+}
+
+static bool write_tokenizer(hid_t file, const lt_buffer *json, const lt_buffer *config)
+{
+    hid_t group = create_group(file, "tokenizer");
+    if (group < 0) return false;
+    bool ok = write_bytes(group, "tokenizer.json", json->data, json->size) &&
+              write_bytes(group, "tokenizer_config.json", config->data, config->size);
+    return H5Gclose(group) >= 0 && ok;
+}
+
+static lt_status categories_to_json(const lt_dataset *dataset, lt_buffer *out, lt_err *err)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < dataset->category_count; i++)
+        json_array_append_new(list, json_string(dataset->categories[i]));
+    char *text = json_dumps(list, JSON_COMPACT);
+    lt_status status =
+        text ? lt_buffer_append_text(out, text, err) : lt_fail_nomem(err, 0, "the category names");
+    free(text);
+    json_decref(list);
+    return status;
+}
+
+/* The HDF5 file itself, behind a user block that is still zero. */
+static lt_status write_hdf5(const lt_dataset *dataset, const char *temporary, const char *path,
+                            lt_err *err)
+{
+    lt_status status;
+    hid_t creation = H5I_INVALID_HID, access = H5I_INVALID_HID, file = H5I_INVALID_HID;
+    lt_buffer json = {0}, config = {0}, categories = {0};
+    LT_TRY_GOTO(status, lt_tokenizer_to_json(dataset->tokenizer, &json, &config, err), done);
+    LT_TRY_GOTO(status, categories_to_json(dataset, &categories, err), done);
+    creation = H5Pcreate(H5P_FILE_CREATE);
+    access = H5Pcreate(H5P_FILE_ACCESS);
+    bool ok = creation >= 0 && access >= 0 &&
+              H5Pset_userblock(creation, LT_STORE_BLOCK_SIZE) >= 0 &&
+              H5Pset_obj_track_times(creation, false) >= 0 &&
+              H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST) >= 0;
+    if (ok) file = H5Fcreate(temporary, H5F_ACC_TRUNC, creation, access);
+    bool wide = lt_tokenizer_vocab_size(dataset->tokenizer) > UINT16_MAX + 1;
+    ok = file >= 0 && write_attributes(file, dataset) && write_tokenizer(file, &json, &config) &&
+         write_bytes(file, "categories", categories.data, categories.size) &&
+         write_split(file, "train", &dataset->splits[LT_SPLIT_TRAIN], wide) &&
+         write_split(file, "validation", &dataset->splits[LT_SPLIT_VALIDATION], wide);
+    /* The error stack is read before the close, whose own calls would clear it. */
+    if (!ok) status = lt_hdf5_fail(err, LT_ERR_IO, path, "can not be written");
+    if (file >= 0 && H5Fclose(file) < 0 && ok)
+        status = lt_hdf5_fail(err, LT_ERR_IO, path, "can not be closed");
+done:
+    if (access >= 0) H5Pclose(access);
+    if (creation >= 0) H5Pclose(creation);
+    lt_buffer_free(&categories);
+    lt_buffer_free(&config);
+    lt_buffer_free(&json);
+    return status;
+}
+
+/* Fills in the user block, now that all that follows it is final. */
+static lt_status seal(int fd, const char *temporary, lt_err *err)
+{
+    char hash[LT_HASH_TEXT_SIZE], block[LT_STORE_BLOCK_SIZE];
+    LT_TRY(lt_hash_file(temporary, LT_STORE_BLOCK_SIZE, hash, err));
+    off_t end = lseek(fd, 0, SEEK_END);
+    if (end < LT_STORE_BLOCK_SIZE)
+        return lt_fail(err, LT_ERR_IO, "%s: can not find its end: %s", temporary, strerror(errno));
+    lt_store_make_block(block, (uint64_t)end - LT_STORE_BLOCK_SIZE, hash);
+    if (pwrite(fd, block, sizeof block, 0) != (ssize_t)sizeof block)
+        return lt_fail(err, LT_ERR_IO, "%s: write: %s", temporary, strerror(errno));
+    return LT_OK;
+}
+
+lt_status lt_store_write(const lt_dataset *dataset, const char *path, lt_err *err)
+{
+    lt_hdf5_prepare();
+    lt_new_file file = {0};
+    LT_TRY(lt_new_file_begin(&file, path, err));
+    lt_status status = write_hdf5(dataset, file.temporary, path, err);
+    if (status == LT_OK) status = seal(file.fd, file.temporary, err);
+    if (status == LT_OK) return lt_new_file_commit(&file, err);
+    lt_new_file_abort(&file);
+    return status;
+}
