@@ -1,0 +1,123 @@
+/* From the residual stream to logits and losses, and back.
+ *
+ * Only rows whose target is trained go through: they are gathered, normed, and multiplied with the
+ * head some rows at a time. Logits are replaced by their own gradient in place, so that at no time
+ * there are more than workspace->chunk rows of them. */
+#include <string.h>
+
+#include "base/checked.h"
+#include "model/workspace.h"
+
+lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err)
+{
+    const lt_workspace *ws = pass->workspace;
+    const lt_backend *backend = pass->backend;
+    lt_ends_view w = lt_ends_weights(pass->model);
+    lt_tensor input = lt_workspace_rows(ws, ws->head_input, count);
+    LT_TRY(backend->upload(backend, ws->index.data, ws->host_index, (size_t)count * sizeof(int32_t),
+                           err));
+    lt_rows_args gather = {.x = lt_workspace_rows(ws, ws->stream, pass->tokens),
+                           .y = input,
+                           .index = lt_workspace_rows(ws, ws->index, count)};
+    LT_TRY(lt_gather_rows(backend, &gather, err));
+    return lt_norm_pass(pass, input, w.final_norm_weight, w.final_norm_bias,
+                        lt_workspace_rows(ws, ws->head_norm, count),
+                        lt_workspace_rows(ws, ws->head_mean, count),
+                        lt_workspace_rows(ws, ws->head_rstd, count), err);
+}
+
+/* logits[0..count) of the gathered rows from `first` on */
+static lt_status chunk_logits(const lt_pass *pass, int64_t first, int64_t count, lt_tensor *logits,
+                              lt_err *err)
+{
+    const lt_workspace *ws = pass->workspace;
+    *logits = lt_tensor_slice(ws->logits, 0, 0, count);
+    lt_matmul_args product = {.layout = LT_MATMUL_NT,
+                              .c = *logits,
+                              .a = lt_tensor_slice(ws->head_norm, 0, first, count),
+                              .b = lt_ends_weights(pass->model).lm_head};
+    return lt_matmul(pass->backend, &product, err);
+}
+
+/* The chunk's d_norm, and its part of the head's gradient. */
+static lt_status chunk_backward(const lt_pass *pass, int64_t first, int64_t count,
+                                lt_tensor d_logits, lt_err *err)
+{
+    const lt_workspace *ws = pass->workspace;
+    lt_tensor d_head = lt_ends_gradients(pass->model).lm_head;
+    lt_matmul_args dx = {.layout = LT_MATMUL_NN,
+                         .c = lt_tensor_slice(ws->d_norm, 0, first, count),
+                         .a = d_logits,
+                         .b = lt_ends_weights(pass->model).lm_head};
+    lt_matmul_args dw = {.layout = LT_MATMUL_TN,
+                         .c = d_head,
+                         .a = d_logits,
+                         .b = lt_tensor_slice(ws->head_norm, 0, first, count),
+                         .accumulate = true};
+    LT_TRY(lt_matmul(pass->backend, &dx, err));
+    return d_head.data ? lt_matmul(pass->backend, &dw, err) : LT_OK;
+}
+
+/* d_norm (of the gathered rows) through the final norm to d_stream (of all rows). */
+static lt_status final_norm_backward(const lt_pass *pass, int64_t count, lt_err *err)
+{
+    const lt_workspace *ws = pass->workspace;
+    lt_ends_view w = lt_ends_weights(pass->model), g = lt_ends_gradients(pass->model);
+    lt_tensor d = lt_workspace_rows(ws, ws->d_norm, count);
+    lt_norm_backward_args norm = {.x = lt_workspace_rows(ws, ws->head_input, count),
+                                  .weight = w.final_norm_weight,
+                                  .mean = lt_workspace_rows(ws, ws->head_mean, count),
+                                  .rstd = lt_workspace_rows(ws, ws->head_rstd, count),
+                                  .dy = d,
+                                  .dx = d,
+                                  .dweight = g.final_norm_weight,
+                                  .dbias = g.final_norm_bias};
+    LT_TRY(lt_norm_pass_backward(pass, &norm, err));
+    lt_rows_args scatter = {.x = d,
+                            .y = lt_workspace_rows(ws, ws->d_stream, pass->tokens),
+                            .index = lt_workspace_rows(ws, ws->index, count)};
+    return lt_scatter_rows(pass->backend, &scatter, err);
+}
+
+lt_status lt_head_loss(const lt_pass *pass, int64_t count, bool gradient, lt_err *err)
+{
+    const lt_workspace *ws = pass->workspace;
+    const lt_backend *backend = pass->backend;
+    size_t ids_size = (size_t)count * sizeof(int32_t);
+    LT_TRY(backend->upload(backend, ws->targets.data, ws->host_targets, ids_size, err));
+    for (int64_t first = 0; first < count; first += ws->chunk) {
+        int64_t rows = lt_min_i64(ws->chunk, count - first);
+        lt_tensor logits;
+        LT_TRY(chunk_logits(pass, first, rows, &logits, err));
+        lt_cross_entropy_args loss = {.logits = logits,
+                                      .targets = lt_tensor_slice(ws->targets, 0, first, rows),
+                                      .loss = lt_tensor_slice(ws->loss, 0, first, rows),
+                                      .correct = lt_tensor_slice(ws->correct, 0, first, rows),
+                                      .gradient = gradient};
+        LT_TRY(lt_cross_entropy(backend, &loss, err));
+        if (gradient) LT_TRY(chunk_backward(pass, first, rows, logits, err));
+    }
+    if (gradient) LT_TRY(final_norm_backward(pass, count, err));
+    LT_TRY(backend->download(backend, ws->host_loss, ws->loss.data,
+                             (size_t)count * lt_dtype_size(backend->real), err));
+    return backend->download(backend, ws->host_correct, ws->correct.data, ids_size, err);
+}
+
+lt_status lt_head_logits(const lt_pass *pass, int64_t count, lt_take_logits take, void *context,
+                         lt_err *err)
+{
+    const lt_workspace *ws = pass->workspace;
+    for (int64_t first = 0; first < count; first += ws->chunk) {
+        int64_t rows = lt_min_i64(ws->chunk, count - first);
+        lt_tensor logits;
+        LT_TRY(chunk_logits(pass, first, rows, &logits, err));
+        if (ws->logits_f32.data) {
+            lt_convert_args convert = {.x = logits,
+                                       .y = lt_tensor_slice(ws->logits_f32, 0, 0, rows)};
+            LT_TRY(lt_convert(pass->backend, &convert, err));
+            logits = convert.y;
+        }
+        LT_TRY(take(context, first, rows, logits, err));
+    }
+    return LT_OK;
+}

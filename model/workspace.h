@@ -1,0 +1,142 @@
+/* The memory and the shared parts of the passes. Private to model/.
+ *
+ * A pass carries a flat list of tokens through the stack. Everything but attention is blind to
+ * where one sequence ends and the next begins; attention walks over the pass's groups, runs of
+ * sequences of equal length. A training batch is one group; a decoding step has a group for each
+ * run of neighbouring rows with as many new tokens, so that nothing is ever padded. */
+#ifndef LT_MODEL_WORKSPACE_H
+#define LT_MODEL_WORKSPACE_H
+
+#include "model/params.h"
+
+/* What one block computes on the way forward. Tensors are [tokens, ...] with room for the largest
+ * batch. Which of them a block has for itself, and which it shares with all the others, is what
+ * lt_recompute and frozen layers decide; a block that keeps nothing works in place on one residual
+ * stream (input, middle and output are the same memory). */
+typedef struct lt_block_activations {
+    lt_tensor input;                      /* [tokens, hidden]: the residual stream as it enters */
+    lt_tensor norm1, norm2;               /* [tokens, hidden] */
+    lt_tensor mean1, rstd1, mean2, rstd2; /* [tokens]; absent where nothing is kept */
+    lt_tensor qkv; /* [tokens, (heads + 2 kv_heads) head_dim], q and k after rotary */
+    lt_tensor qk;  /* [tokens, (heads + kv_heads) head_dim] before the q/k norm, or absent */
+    lt_tensor q_rstd, k_rstd; /* [tokens * heads], [tokens * kv_heads], or absent */
+    lt_tensor attention;      /* [tokens, heads head_dim] */
+    lt_tensor lse;            /* [tokens * heads], or absent */
+    lt_tensor middle;         /* [tokens, hidden]: the stream after attention was added */
+    lt_tensor up;             /* [tokens, intermediate] or gated [tokens, 2 intermediate] */
+    lt_tensor activated;      /* [tokens, intermediate] */
+    lt_tensor output;         /* [tokens, hidden]: the next block's input */
+} lt_block_activations;
+
+struct lt_workspace {
+    lt_workspace_settings settings;
+    const lt_model_config *config; /* borrowed, with the backend, from the model */
+    const lt_backend *backend;
+    int64_t tokens;           /* capacity */
+    int64_t chunk;            /* rows of logits held at a time */
+    int64_t first_kept_layer; /* blocks below keep nothing for backward */
+    lt_arena arena;           /* device */
+    lt_arena host;
+    lt_block_activations *blocks; /* [layers] */
+
+    /* The batch on the device: i32 [tokens]. */
+    lt_tensor ids, positions, first_key;
+    lt_tensor offset;         /* decoding: [rows] tokens of each row that the cache holds already */
+    lt_tensor index, targets; /* the positions that get logits, and what they should predict */
+
+    lt_tensor stream;     /* [tokens, hidden]: output of the last block */
+    lt_tensor branch;     /* [tokens, hidden]: a branch before dropout; absent without dropout */
+    lt_tensor head_input; /* [tokens, hidden]: the gathered rows of `stream` */
+    lt_tensor head_norm;  /* [tokens, hidden]: after the final norm */
+    lt_tensor head_mean, head_rstd; /* [tokens] */
+    lt_tensor logits;               /* [chunk, vocab] */
+    lt_tensor logits_f32;           /* the same as f32; absent when real is f32 */
+    lt_tensor loss, correct;        /* real and i32 [tokens] */
+
+    /* Backward; absent unless training. */
+    lt_tensor d_stream, d_norm;         /* [tokens, hidden] */
+    lt_tensor d_branch;                 /* [tokens, hidden]; absent without dropout */
+    lt_tensor d_activated, d_attention; /* the same memory, never used at the same time */
+    lt_tensor d_qkv;                    /* like qkv */
+
+    /* Staging on the host, [tokens] each. */
+    int32_t *host_index, *host_targets, *host_correct, *host_ids, *host_positions, *host_offset;
+    void *host_loss; /* real */
+};
+
+/* Sequences first_row .. first_row + rows, `length` tokens each, that lie in the pass from
+ * first_token on. Their queries see `kv_length` keys (of the cache, when there is one). */
+typedef struct lt_group {
+    int64_t first_row, rows, length, first_token, kv_length;
+} lt_group;
+
+/* Keys and values of earlier tokens. */
+struct lt_kv_cache {
+    const lt_model *model; /* borrowed */
+    lt_arena arena;
+    int64_t rows, capacity;
+    lt_tensor *k, *v; /* [layers] of real [rows, capacity, kv_heads, head_dim] */
+    int64_t *lengths; /* [rows] */
+    lt_group *groups; /* [rows]: scratch of a decoding step */
+};
+
+typedef struct lt_pass {
+    const lt_model *model;
+    const lt_backend *backend;
+    const lt_workspace *workspace;
+    int64_t tokens;
+    const lt_group *groups;
+    int64_t group_count;
+    const lt_kv_cache *cache; /* NULL: keys and values are the batch's own */
+    bool dropout;             /* training: masks apply */
+    lt_dropout_mask key;      /* seed and stream of the masks; its rate is not used */
+} lt_pass;
+
+/* Places in a block where dropout acts; each has masks of its own. */
+enum { LT_SITE_ATTENTION, LT_SITE_ATTENTION_OUT, LT_SITE_MLP_OUT, LT_SITE_EMBEDDING, LT_SITES };
+lt_dropout_mask lt_pass_mask(const lt_pass *pass, double rate, int64_t layer, int site);
+
+/* The first `tokens` rows of a tensor with room for the workspace's capacity; absent stays absent.
+ */
+lt_tensor lt_workspace_rows(const lt_workspace *workspace, lt_tensor t, int64_t tokens);
+lt_block_activations lt_workspace_block(const lt_workspace *workspace, int64_t layer,
+                                        int64_t tokens);
+
+/* The batch fits model and workspace, and every id, position and target is in range. */
+lt_status lt_batch_check(const lt_model *model, const lt_workspace *workspace,
+                         const lt_batch *batch, lt_err *err);
+
+/* --- Blocks (block_forward.c, block_backward.c) ---------------------------------------------- */
+
+lt_status lt_norm_pass(const lt_pass *pass, lt_tensor x, lt_tensor weight, lt_tensor bias,
+                       lt_tensor y, lt_tensor mean, lt_tensor rstd, lt_err *err);
+lt_status lt_norm_pass_backward(const lt_pass *pass, const lt_norm_backward_args *args,
+                                lt_err *err);
+lt_tensor lt_split_heads(lt_tensor t, int64_t first_head, int64_t heads, int64_t head_dim);
+lt_attention_args lt_attention_of(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
+                                  const lt_group *group);
+lt_status lt_rotate(const lt_pass *pass, lt_tensor qkv, bool inverse, lt_err *err);
+
+lt_status lt_block_forward(const lt_pass *pass, int64_t layer, lt_err *err);
+/* Computes again what backward needs and the workspace's level of recompute did not keep. */
+lt_status lt_block_recompute(const lt_pass *pass, int64_t layer, lt_err *err);
+/* workspace->d_stream holds the gradient of the block's output and then of its input. */
+lt_status lt_block_backward(const lt_pass *pass, int64_t layer, lt_err *err);
+
+/* Embeds the pass's tokens and runs every block: workspace->stream is the result. */
+lt_status lt_stack_forward(const lt_pass *pass, lt_err *err);
+
+/* --- Head (head.c) --------------------------------------------------------------------------- */
+
+/* Gathers the rows host_index[0..count) of the stream and takes the final norm of them. */
+lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err);
+/* Loss of gathered row i against host_targets[i], into host_loss and host_correct. With `gradient`
+ * also the backward pass of head and final norm, which leaves d_stream. */
+lt_status lt_head_loss(const lt_pass *pass, int64_t count, bool gradient, lt_err *err);
+/* Hands the logits of the gathered rows to `take`, some rows at a time, in order. */
+typedef lt_status (*lt_take_logits)(void *context, int64_t first, int64_t count,
+                                    lt_tensor logits_f32, lt_err *err);
+lt_status lt_head_logits(const lt_pass *pass, int64_t count, lt_take_logits take, void *context,
+                         lt_err *err);
+
+#endif
