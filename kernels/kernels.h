@@ -210,7 +210,7 @@ typedef struct lt_rows_args {
     lt_tensor index; /* i32 [n] */
 } lt_rows_args;
 
-/* cache[b, offset[b] + i] = kv[b, i]: what attention will read is put behind what it has already. */
+/* cache[b, offset[b] + i] = kv[b, i]: what attention will read goes behind what it has already. */
 typedef struct lt_cache_append_args {
     lt_tensor k, v;             /* [batch, length, kv_heads, head_dim], strided */
     lt_tensor k_cache, v_cache; /* [batch, capacity, kv_heads, head_dim], contiguous */
