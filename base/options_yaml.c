@@ -224,6 +224,27 @@ lt_status lt_options_to_json(const lt_option_table *table, const void *settings,
     return object ? LT_OK : lt_fail_nomem(err, 1024, "the settings");
 }
 
+/* The shortest digits that read back as the same number: 0.0003, not 0.00029999999999999997. */
+static lt_status append_number(lt_buffer *text, double value, lt_err *err)
+{
+    char digits[40];
+    for (int precision = 15; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, value);
+        if (strtod(digits, NULL) == value) break;
+    }
+    return lt_buffer_append_text(text, digits, err);
+}
+
+static lt_status append_value(lt_buffer *text, const json_t *value, lt_err *err)
+{
+    if (json_is_real(value)) return append_number(text, json_real_value(value), err);
+    char *dumped = json_dumps(value, JSON_ENCODE_ANY);
+    if (!dumped) return lt_fail_nomem(err, 1024, "the settings");
+    lt_status status = lt_buffer_append_text(text, dumped, err);
+    free(dumped);
+    return status;
+}
+
 /* JSON is YAML: each value is written in JSON's spelling, one `key: value` line each. */
 lt_status lt_options_to_yaml(const lt_option_table *table, const void *settings, char **out,
                              lt_err *err)
@@ -235,11 +256,9 @@ lt_status lt_options_to_yaml(const lt_option_table *table, const void *settings,
     LT_TRY_GOTO(status, lt_options_to_json(table, settings, &object, err), done);
     json_object_foreach(object, key, value)
     {
-        char *dumped = json_dumps(value, JSON_ENCODE_ANY);
-        status = dumped ? lt_buffer_printf(&text, err, "%s: %s\n", key, dumped)
-                        : lt_fail_nomem(err, 1024, "the settings");
-        free(dumped);
-        if (status != LT_OK) goto done;
+        LT_TRY_GOTO(status, lt_buffer_printf(&text, err, "%s: ", key), done);
+        LT_TRY_GOTO(status, append_value(&text, value, err), done);
+        LT_TRY_GOTO(status, lt_buffer_append_text(&text, "\n", err), done);
     }
     *out = text.data;
     text = (lt_buffer){0};
