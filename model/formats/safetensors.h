@@ -32,6 +32,7 @@ typedef struct lt_safetensors {
     lt_mapped_file map;
     json_t *header;
     lt_safetensors_entry *entries; /* in order of their data */
+    size_t *by_name;               /* places in `entries`, in bytewise order of the names */
     size_t count;
 } lt_safetensors;
 

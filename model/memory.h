@@ -1,0 +1,17 @@
+/* How much memory the machine can still give: asked before anything large is allocated, since Linux
+ * hands out more than it has and kills the process later. */
+#ifndef LT_MODEL_MEMORY_H
+#define LT_MODEL_MEMORY_H
+
+#include "base/status.h"
+#include "kernels/kernels.h"
+
+/* Bytes that can be had now: the smaller of /proc/meminfo's MemAvailable and what is left of the
+ * control group's limit. UINT64_MAX when the system does not say. */
+uint64_t lt_available_memory(void);
+
+/* LT_ERR_NOMEM with both figures when `bytes` on this backend's device are more than can be had.
+ * Only host memory is checked. */
+lt_status lt_check_memory(const lt_backend *backend, uint64_t bytes, const char *what, lt_err *err);
+
+#endif
