@@ -6,14 +6,14 @@
 #ifndef LT_TRAIN_ASSISTANT_H
 #define LT_TRAIN_ASSISTANT_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "data_pipeline/data_pipeline.h"
 #include "model/model.h"
 
-/* --- lathe.json: what a model directory knows of its training
- * ----------------------------------------------- */
+/* --- lathe.json: what a model directory knows of its training --------------------------------- */
 
 typedef struct lt_model_notes {
     bool has_template;
@@ -25,29 +25,36 @@ typedef struct lt_model_notes {
 lt_status lt_model_notes_load(const char *directory, lt_model_notes *out, lt_err *err);
 lt_status lt_model_notes_save(const lt_model_notes *notes, const char *directory, lt_err *err);
 
-/* --- Answering
- * --------------------------------------------------------------------------------------------------
- */
+/* --- Answering -------------------------------------------------------------------------------- */
 
 typedef struct lt_assistant {
-    lt_model *model;         /* owned when opened by lt_assistant_open, else borrowed */
-    lt_tokenizer *tokenizer; /* likewise */
-    lt_encoder *encoder;     /* owned */
+    lt_model *model;               /* owned when opened by lt_assistant_open, else borrowed */
+    const lt_tokenizer *tokenizer; /* `owned_tokenizer` or borrowed */
+    lt_tokenizer *owned_tokenizer;
+    lt_encoder *encoder; /* owned */
     lt_model_notes notes;
-    bool owns;
+    bool owns_model;
 } lt_assistant;
 
 /* LT_ERR_USAGE when tokenizer and model do not match (more tokens than the model has rows). */
 lt_status lt_assistant_open(const char *directory, const lt_backend *backend, lt_assistant *out,
                             lt_err *err);
 /* Around a model in training. */
-lt_status lt_assistant_wrap(lt_model *model, lt_tokenizer *tokenizer, const lt_model_notes *notes,
-                            lt_assistant *out, lt_err *err);
+lt_status lt_assistant_wrap(lt_model *model, const lt_tokenizer *tokenizer,
+                            const lt_model_notes *notes, lt_assistant *out, lt_err *err);
+/* From now on the assistant reads and writes as the dataset does: its tokenizer, its template. A
+ * model made before the dataset's special tokens were added grows rows for them, untrained.
+ * LT_ERR_USAGE when the dataset's tokenizer is not the model's with tokens added. The dataset
+ * outlives the assistant. */
+lt_status lt_assistant_use_dataset(lt_assistant *assistant, const lt_dataset *dataset, lt_err *err);
 void lt_assistant_close(lt_assistant *assistant);
 
+/* Exactly one of the three. */
 typedef struct lt_prompt {
-    const char *text;                  /* a raw prompt, continued as it is; or NULL and: */
-    const char *instruction, *context; /* rendered by the template; context may be NULL */
+    const char *text;                  /* a raw prompt, tokenised as Hugging Face does and continued
+                                          as it is; or */
+    const char *instruction, *context; /* rendered by the template; context may be NULL; or */
+    const lt_record *record;           /* rendered by the template, its answer left out */
 } lt_prompt;
 
 typedef struct lt_answer_settings {
@@ -55,13 +62,18 @@ typedef struct lt_answer_settings {
     lt_sampling sampling;
     const char *const *stop_texts;
     int64_t stop_text_count;
-    int64_t max_rows; /* prompts answered side by side; 0: 8 */
+    int64_t max_rows;    /* prompts answered side by side; 0: 8 */
+    int64_t first_index; /* the number of prompts[0] when a long list is answered piece by piece:
+                            sampling draws by it */
+    const volatile sig_atomic_t *cancelled; /* may be NULL; not 0: end at the next token, with
+                                               LT_ERR_INTERRUPTED and the answers so far */
 } lt_answer_settings;
 
-typedef enum lt_finish { LT_FINISH_STOP, LT_FINISH_LENGTH } lt_finish;
+typedef enum lt_finish { LT_FINISH_LENGTH, LT_FINISH_STOP } lt_finish;
 
 typedef struct lt_answer {
-    lt_buffer text; /* owned: lt_buffer_free */
+    lt_buffer text; /* owned: lt_buffer_free. White space at the end of an answer to an instruction
+                       is the template's, and left out */
     lt_ids ids;     /* new ids, stop id included; owned */
     int64_t prompt_tokens;
     lt_finish finish;
@@ -71,7 +83,8 @@ typedef struct lt_answer {
  * text. */
 typedef void (*lt_on_text)(void *context, int64_t index, const char *text, size_t size);
 
-/* `answers`: [count], zeroed; filled. on_text may be NULL. */
+/* `answers`: [count], zeroed; filled, also in part when it fails. on_text may be NULL. An empty
+ * prompt is LT_ERR_USAGE, one that leaves no room for an answer LT_ERR_LIMIT. */
 lt_status lt_assistant_answer(lt_assistant *assistant, const lt_prompt *prompts, int64_t count,
                               const lt_answer_settings *settings, lt_on_text on_text, void *context,
                               lt_answer *answers, lt_err *err);

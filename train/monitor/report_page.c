@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/answer_text.h"
+
 enum { EARLIER_ANSWERS = 4 }; /* evaluations whose answers stay in the page, besides the last */
 
 /* --- Writing ---------------------------------------------------------------------------------- */
@@ -279,21 +281,6 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
-/* Equal but for white space at the ends. */
-static bool same_answer(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b);
-    while (n && is_space(a[n - 1]))
-        n--;
-    while (m && is_space(b[m - 1]))
-        m--;
-    for (; n && is_space(*a); n--)
-        a++;
-    for (; m && is_space(*b); m--)
-        b++;
-    return n == m && memcmp(a, b, n) == 0;
-}
-
 static double sample_step(const lt_report_data *data, size_t index)
 {
     return lt_logged_number(json_array_get(data->samples, index), "step");
@@ -324,7 +311,7 @@ static void write_sample_table(lt_page *page, const lt_report_data *data, size_t
     for (size_t i = from; i < to; i++) {
         const json_t *sample = json_array_get(data->samples, i);
         bool same =
-            same_answer(lt_logged_text(sample, "reference"), lt_logged_text(sample, "answer"));
+            lt_same_answer(lt_logged_text(sample, "reference"), lt_logged_text(sample, "answer"));
         lt_page_raw(page, "<tr>");
         write_cell(page, "Prompt", sample, "prompt");
         write_cell(page, "Reference", sample, "reference");
@@ -341,7 +328,7 @@ static size_t count_matches(const lt_report_data *data, size_t from, size_t to)
     for (size_t i = from; i < to; i++) {
         const json_t *sample = json_array_get(data->samples, i);
         matches +=
-            same_answer(lt_logged_text(sample, "reference"), lt_logged_text(sample, "answer"));
+            lt_same_answer(lt_logged_text(sample, "reference"), lt_logged_text(sample, "answer"));
     }
     return matches;
 }

@@ -1,0 +1,404 @@
+#include "train/assistant.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#include "base/fsio.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "train/answer_text.h"
+
+#define DEFAULT_ROWS 8
+#define MAX_STOP_IDS (LT_MAX_EOS + 2)
+
+/* --- lathe.json ------------------------------------------------------------------------------- */
+
+static lt_status read_notes(const json_t *json, const char *where, lt_model_notes *out, lt_err *err)
+{
+    const char *name = NULL;
+    if (!json_is_object(json))
+        return lt_fail(err, LT_ERR_FORMAT, "%s: is not a JSON object", where);
+    LT_TRY(lt_json_get_string(json, "template", where, &name, err));
+    LT_TRY(lt_json_get_int(json, "max_length", 0, INT64_MAX, where, &out->max_length, err));
+    if (!name) return LT_OK;
+    if (lt_template_parse(name, &out->template_, err) != LT_OK)
+        return lt_fail_context(err, "%s", where);
+    out->has_template = true;
+    return LT_OK;
+}
+
+lt_status lt_model_notes_load(const char *directory, lt_model_notes *out, lt_err *err)
+{
+    *out = (lt_model_notes){0};
+    lt_buffer path = {0};
+    json_t *json = NULL;
+    lt_status status;
+    LT_TRY_GOTO(status, lt_path_join(&path, directory, "lathe.json", err), done);
+    if (!lt_path_exists(lt_buffer_text(&path))) goto done;
+    LT_TRY_GOTO(status, lt_json_load(lt_buffer_text(&path), &json, err), done);
+    status = read_notes(json, lt_buffer_text(&path), out, err);
+done:
+    json_decref(json);
+    lt_buffer_free(&path);
+    return status;
+}
+
+lt_status lt_model_notes_save(const lt_model_notes *notes, const char *directory, lt_err *err)
+{
+    lt_buffer path = {0};
+    json_t *json = json_pack("{s:s}", "lathe_version", LATHE_VERSION);
+    lt_status status = json ? LT_OK : lt_fail_nomem(err, 64, "lathe.json");
+    if (status != LT_OK) goto done;
+    if (notes->has_template)
+        json_object_set_new(json, "template", json_string(lt_template_name(notes->template_)));
+    if (notes->max_length > 0)
+        json_object_set_new(json, "max_length", json_integer((json_int_t)notes->max_length));
+    LT_TRY_GOTO(status, lt_path_join(&path, directory, "lathe.json", err), done);
+    status = lt_json_write_file(lt_buffer_text(&path), json, err);
+done:
+    json_decref(json);
+    lt_buffer_free(&path);
+    return status;
+}
+
+/* --- Opening ---------------------------------------------------------------------------------- */
+
+static lt_status check_rows(const lt_assistant *assistant, const char *what, lt_err *err)
+{
+    int64_t tokens = lt_tokenizer_vocab_size(assistant->tokenizer);
+    int64_t rows = assistant->model->config.vocab_size;
+    if (tokens <= rows) return LT_OK;
+    return lt_fail(err, LT_ERR_USAGE,
+                   "%s: tokenizer and model do not match: the tokenizer has %lld tokens, the "
+                   "model's embedding %lld rows",
+                   what, (long long)tokens, (long long)rows);
+}
+
+lt_status lt_assistant_open(const char *directory, const lt_backend *backend, lt_assistant *out,
+                            lt_err *err)
+{
+    *out = (lt_assistant){.owns_model = true};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_tokenizer_load(directory, &out->owned_tokenizer, err), done);
+    out->tokenizer = out->owned_tokenizer;
+    LT_TRY_GOTO(status, lt_model_notes_load(directory, &out->notes, err), done);
+    LT_TRY_GOTO(status, lt_model_load(directory, backend, &out->model, err), done);
+    LT_TRY_GOTO(status, check_rows(out, directory, err), done);
+    status = lt_encoder_create(out->tokenizer, &out->encoder, err);
+done:
+    if (status != LT_OK) lt_assistant_close(out);
+    return status;
+}
+
+lt_status lt_assistant_wrap(lt_model *model, const lt_tokenizer *tokenizer,
+                            const lt_model_notes *notes, lt_assistant *out, lt_err *err)
+{
+    *out = (lt_assistant){.model = model, .tokenizer = tokenizer, .notes = *notes};
+    LT_TRY(check_rows(out, "answering held-out prompts", err));
+    return lt_encoder_create(tokenizer, &out->encoder, err);
+}
+
+/* Whether every token of `base` has the same id in `longer`. */
+static bool extends(const lt_tokenizer *longer, const lt_tokenizer *base)
+{
+    int64_t count = lt_tokenizer_vocab_size(base);
+    if (lt_tokenizer_vocab_size(longer) < count) return false;
+    for (int64_t id = 0; id < count; id++) {
+        const char *a = lt_tokenizer_token(base, (int32_t)id);
+        const char *b = lt_tokenizer_token(longer, (int32_t)id);
+        if (a && (!b || strcmp(a, b) != 0)) return false;
+    }
+    return true;
+}
+
+lt_status lt_assistant_use_dataset(lt_assistant *assistant, const lt_dataset *dataset, lt_err *err)
+{
+    const lt_tokenizer *tokenizer = lt_dataset_tokenizer(dataset);
+    if (strcmp(lt_tokenizer_hash(tokenizer), lt_tokenizer_hash(assistant->tokenizer)) != 0) {
+        if (!extends(tokenizer, assistant->tokenizer))
+            return lt_fail(err, LT_ERR_USAGE,
+                           "the dataset was prepared with another tokenizer than the model's; "
+                           "prepare it again with --tokenizer set to the model's directory");
+        lt_encoder *encoder = NULL;
+        LT_TRY(lt_encoder_create(tokenizer, &encoder, err));
+        lt_encoder_free(assistant->encoder);
+        lt_tokenizer_free(assistant->owned_tokenizer);
+        assistant->encoder = encoder;
+        assistant->owned_tokenizer = NULL;
+        assistant->tokenizer = tokenizer;
+        int64_t tokens = lt_tokenizer_vocab_size(tokenizer);
+        if (tokens > assistant->model->config.vocab_size)
+            LT_TRY(lt_model_grow_vocab(assistant->model, tokens, err));
+    }
+    assistant->notes.has_template = true;
+    assistant->notes.template_ = lt_dataset_template(dataset);
+    return LT_OK;
+}
+
+void lt_assistant_close(lt_assistant *assistant)
+{
+    lt_encoder_free(assistant->encoder);
+    lt_tokenizer_free(assistant->owned_tokenizer);
+    if (assistant->owns_model) lt_model_free(assistant->model);
+    *assistant = (lt_assistant){0};
+}
+
+/* --- Prompts ---------------------------------------------------------------------------------- */
+
+static lt_status encode_record(lt_assistant *assistant, const lt_record *record, lt_ids *out,
+                               lt_err *err)
+{
+    if (!assistant->notes.has_template)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "the model's directory has no lathe.json that names a prompt template: give "
+                       "--template, or the whole text with --prompt");
+    return lt_template_encode_prompt(assistant->notes.template_, assistant->encoder,
+                                     assistant->tokenizer, record, out, err);
+}
+
+static lt_status encode_prompt(lt_assistant *assistant, const lt_prompt *prompt, lt_ids *out,
+                               lt_err *err)
+{
+    if (prompt->record) return encode_record(assistant, prompt->record, out, err);
+    if (prompt->text)
+        return lt_encode(assistant->encoder, prompt->text, strlen(prompt->text),
+                         LT_ENCODE_PARSE_SPECIAL | LT_ENCODE_ADD_SPECIAL, out, err);
+    if (!prompt->instruction || prompt->instruction[strspn(prompt->instruction, " \t\r\n")] == '\0')
+        return lt_fail(err, LT_ERR_USAGE, "the instruction is empty");
+    lt_record record = {.format = LT_FORMAT_DOLLY,
+                        .instruction = prompt->instruction,
+                        .context = prompt->context ? prompt->context : "",
+                        .response = "",
+                        .where = "the instruction"};
+    return encode_record(assistant, &record, out, err);
+}
+
+static lt_status check_prompt(const lt_assistant *assistant, const lt_ids *ids, lt_err *err)
+{
+    int64_t limit = assistant->model->config.max_position_embeddings;
+    if (ids->count == 0)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "the prompt is empty, and the tokenizer puts no token in front: there is "
+                       "nothing to continue");
+    if ((int64_t)ids->count >= limit)
+        return lt_fail(err, LT_ERR_LIMIT,
+                       "the prompt has %zu tokens, which leaves no room for an answer: the model "
+                       "sees %lld at most",
+                       ids->count, (long long)limit);
+    return LT_OK;
+}
+
+/* Says which prompt of several an error is about. */
+static lt_status encode_prompts(lt_assistant *assistant, const lt_prompt *prompts, int64_t count,
+                                int64_t first_index, lt_ids *out, lt_err *err)
+{
+    for (int64_t i = 0; i < count; i++) {
+        lt_status status = encode_prompt(assistant, &prompts[i], &out[i], err);
+        if (status == LT_OK) status = check_prompt(assistant, &out[i], err);
+        if (status == LT_OK) continue;
+        if (prompts[i].record && prompts[i].record->where[0])
+            return lt_fail_context(err, "%s", prompts[i].record->where);
+        return count == 1 ? status
+                          : lt_fail_context(err, "prompt %lld", (long long)(first_index + i + 1));
+    }
+    return LT_OK;
+}
+
+/* --- Answers ---------------------------------------------------------------------------------- */
+
+typedef struct answer_state {
+    lt_stream_decoder decoder;
+    lt_stop_scanner scanner;
+    bool finished;
+} answer_state;
+
+typedef struct answering {
+    const lt_answer_settings *settings;
+    answer_state *states; /* [count], as are answers */
+    lt_answer *answers;
+    lt_on_text on_text;
+    void *context;
+    lt_buffer decoded, shown; /* scratch: of one token */
+    lt_status status;
+    lt_err *err;
+} answering;
+
+static bool is_cancelled(const lt_answer_settings *settings)
+{
+    return settings->cancelled && *settings->cancelled;
+}
+
+/* Hands on what has become certain. */
+static lt_status show(answering *a, int64_t index)
+{
+    if (a->shown.size == 0) return LT_OK;
+    if (a->on_text) a->on_text(a->context, index, a->shown.data, a->shown.size);
+    lt_status status =
+        lt_buffer_append(&a->answers[index].text, a->shown.data, a->shown.size, a->err);
+    lt_buffer_clear(&a->shown);
+    return status;
+}
+
+static lt_status scan(answering *a, int64_t index)
+{
+    answer_state *state = &a->states[index];
+    lt_status status = lt_stop_scanner_feed(&state->scanner, lt_buffer_text(&a->decoded),
+                                            a->decoded.size, &a->shown, a->err);
+    lt_buffer_clear(&a->decoded);
+    if (state->scanner.stopped) a->answers[index].finish = LT_FINISH_STOP;
+    return status == LT_OK ? show(a, index) : status;
+}
+
+static lt_status finish_answer(answering *a, int64_t index)
+{
+    answer_state *state = &a->states[index];
+    if (state->finished) return LT_OK;
+    state->finished = true;
+    LT_TRY(lt_stream_decoder_finish(&state->decoder, &a->decoded, a->err));
+    LT_TRY(scan(a, index));
+    LT_TRY(lt_stop_scanner_finish(&state->scanner, &a->shown, a->err));
+    return show(a, index);
+}
+
+static lt_status take_token(answering *a, int64_t index, int32_t id, bool is_stop)
+{
+    answer_state *state = &a->states[index];
+    LT_TRY(lt_ids_push(&a->answers[index].ids, id, a->err));
+    if (is_stop) {
+        LT_TRY(finish_answer(a, index));
+        a->answers[index].finish = LT_FINISH_STOP;
+        return LT_OK;
+    }
+    LT_TRY(lt_stream_decoder_push(&state->decoder, id, &a->decoded, a->err));
+    return scan(a, index);
+}
+
+static bool on_token(void *context, int64_t index, int32_t id, bool is_stop)
+{
+    answering *a = context;
+    if (a->status == LT_OK) a->status = take_token(a, index, id, is_stop);
+    return a->status == LT_OK && !a->states[index].scanner.stopped && !is_cancelled(a->settings);
+}
+
+/* The model's eos ids, the template's stop token, and the tokenizer's eos when the model names
+ * none. */
+static int64_t collect_stop_ids(const lt_assistant *assistant, int32_t ids[MAX_STOP_IDS])
+{
+    const lt_model_config *config = &assistant->model->config;
+    int64_t count = 0;
+    for (int i = 0; i < config->eos_token_count; i++)
+        ids[count++] = config->eos_token_ids[i];
+    const char *stop =
+        assistant->notes.has_template ? lt_template_stop_token(assistant->notes.template_) : NULL;
+    int32_t id = stop ? lt_tokenizer_token_id(assistant->tokenizer, stop) : -1;
+    if (id >= 0) ids[count++] = id;
+    if (config->eos_token_count == 0 && lt_tokenizer_eos_id(assistant->tokenizer) >= 0)
+        ids[count++] = lt_tokenizer_eos_id(assistant->tokenizer);
+    return count;
+}
+
+static lt_status check_stop_texts(const lt_answer_settings *settings, lt_err *err)
+{
+    for (int64_t i = 0; i < settings->stop_text_count; i++) {
+        const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)settings->stop_texts[i];
+        if (!*at) return lt_fail(err, LT_ERR_USAGE, "a stop text is empty");
+        while (*at) {
+            utf8proc_int32_t codepoint;
+            utf8proc_ssize_t n = utf8proc_iterate(at, -1, &codepoint);
+            if (n <= 0) return lt_fail(err, LT_ERR_USAGE, "a stop text is not UTF-8");
+            at += n;
+        }
+    }
+    return LT_OK;
+}
+
+/* Sampling draws by (seed, sequence), and sequences count from 0 in every call. */
+static uint64_t seed_of_call(const lt_answer_settings *settings)
+{
+    uint64_t seed = settings->sampling.seed;
+    if (settings->first_index == 0) return seed;
+    return lt_random_u64(seed, lt_rng_stream(LT_RNG_SAMPLE, (uint64_t)settings->first_index, 1), 0);
+}
+
+static lt_status generate(const lt_assistant *assistant, const lt_ids *ids, int64_t count,
+                          const lt_answer_settings *settings, answering *a)
+{
+    int32_t stop_ids[MAX_STOP_IDS];
+    int64_t limit = assistant->model->config.max_position_embeddings;
+    lt_generate_settings generation = {
+        .max_new_tokens = settings->max_new_tokens ? settings->max_new_tokens : limit,
+        .sampling = settings->sampling,
+        .stop_ids = stop_ids,
+        .stop_id_count = collect_stop_ids(assistant, stop_ids),
+        .max_rows = settings->max_rows ? settings->max_rows : DEFAULT_ROWS,
+    };
+    generation.sampling.seed = seed_of_call(settings);
+    LT_TRY(lt_model_generate(assistant->model, ids, count, &generation, on_token, a, a->err));
+    LT_TRY(a->status);
+    for (int64_t i = 0; i < count; i++)
+        LT_TRY(finish_answer(a, i)); /* those that ended by their length */
+    if (is_cancelled(settings)) return lt_fail(a->err, LT_ERR_INTERRUPTED, "interrupted");
+    return LT_OK;
+}
+
+static void prepare_states(answering *a, const lt_assistant *assistant, const lt_prompt *prompts,
+                           int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        lt_stream_decoder_init(&a->states[i].decoder, assistant->tokenizer, true);
+        a->states[i].scanner = (lt_stop_scanner){.stop_texts = a->settings->stop_texts,
+                                                 .stop_text_count = a->settings->stop_text_count,
+                                                 .trim_end = prompts[i].text == NULL};
+    }
+}
+
+static void free_states(answering *a, int64_t count)
+{
+    for (int64_t i = 0; a->states && i < count; i++) {
+        lt_stop_scanner_free(&a->states[i].scanner);
+        lt_buffer_free(&a->states[i].decoder.pending);
+    }
+    free(a->states);
+    lt_buffer_free(&a->decoded);
+    lt_buffer_free(&a->shown);
+}
+
+lt_status lt_assistant_answer(lt_assistant *assistant, const lt_prompt *prompts, int64_t count,
+                              const lt_answer_settings *settings, lt_on_text on_text, void *context,
+                              lt_answer *answers, lt_err *err)
+{
+    if (count < 1) return LT_OK;
+    LT_TRY(check_stop_texts(settings, err));
+    lt_status status;
+    answering a = {.settings = settings,
+                   .answers = answers,
+                   .on_text = on_text,
+                   .context = context,
+                   .err = err};
+    lt_ids *ids = calloc((size_t)count, sizeof *ids);
+    a.states = calloc((size_t)count, sizeof *a.states);
+    if (!ids || !a.states) {
+        status = lt_fail_nomem(err, (size_t)count * sizeof *a.states, "answers");
+        goto done;
+    }
+    LT_TRY_GOTO(status, encode_prompts(assistant, prompts, count, settings->first_index, ids, err),
+                done);
+    for (int64_t i = 0; i < count; i++)
+        answers[i].prompt_tokens = (int64_t)ids[i].count;
+    prepare_states(&a, assistant, prompts, count);
+    status = generate(assistant, ids, count, settings, &a);
+done:
+    free_states(&a, ids ? count : 0);
+    for (int64_t i = 0; ids && i < count; i++)
+        lt_ids_free(&ids[i]);
+    free(ids);
+    return status;
+}
+
+void lt_answer_free(lt_answer *answer)
+{
+    lt_buffer_free(&answer->text);
+    lt_ids_free(&answer->ids);
+    *answer = (lt_answer){0};
+}
