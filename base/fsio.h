@@ -40,10 +40,9 @@ bool lt_is_directory(const char *path);
 bool lt_is_temporary_name(
     const char *name); /* "x.tmp-123" or ".trash-x": left by a killed process */
 bool lt_is_plain_file_name(const char *name); /* no '/', not "." or "..", not empty */
-lt_status lt_make_directories(const char *path, lt_err *err); /* mkdir -p */
+lt_status lt_make_directories(const char *path, lt_err *err); /* mkdir -p, durable */
 lt_status lt_remove_tree(const char *path, lt_err *err);      /* rm -r; a missing path is fine */
-/* Removes temporary siblings that killed processes left in `directory`; live processes' are kept.
- */
+/* Removes what killed processes left in `directory`; what a live process is writing is kept. */
 lt_status lt_remove_stale_temporaries(const char *directory, lt_err *err);
 lt_status lt_free_space(const char *path, uint64_t *bytes, lt_err *err);
 lt_status lt_copy_file(const char *from, const char *to,
@@ -84,6 +83,7 @@ lt_status lt_write_file(const char *path, const void *data, size_t size, lt_err 
 typedef struct lt_new_directory {
     char *path;      /* final name; must not exist at commit, or be an empty directory */
     char *temporary; /* write the files in here, by lt_write_file or otherwise */
+    int lock;        /* open on the temporary and locked: its maker lives */
 } lt_new_directory;
 
 lt_status lt_new_directory_begin(lt_new_directory *directory, const char *path, lt_err *err);
@@ -91,7 +91,7 @@ lt_status lt_new_directory_begin(lt_new_directory *directory, const char *path, 
  * directory is first moved aside as ".trash-…" and removed after the new one is in place. Ends it,
  * also on failure. */
 lt_status lt_new_directory_commit(lt_new_directory *directory, bool replace, lt_err *err);
-void lt_new_directory_abort(lt_new_directory *directory);
+void lt_new_directory_abort(lt_new_directory *directory); /* as lt_new_file_abort */
 
 /* --- Hashes
  * ---------------------------------------------------------------------------------------- */
