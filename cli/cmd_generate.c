@@ -1,0 +1,598 @@
+/* lathe generate: answers one prompt, a file of them, or the held-out records of a dataset. */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/json.h"
+#include "cli/cli.h"
+#include "train/answer_text.h"
+#include "train/assistant.h"
+
+/* Answers are printed after each so many prompts. */
+enum { PROMPTS_AT_ONCE = 64, HEADING_BYTES = 100 };
+
+typedef struct generate_settings {
+    char *model, *prompt, *instruction, *context, *input, *data, *template_;
+    int64_t limit, max_new_tokens, top_k, seed, threads;
+    bool greedy, json, quiet;
+    double temperature, top_p, min_p, repetition_penalty;
+    lt_string_list stop;
+    char *device;
+} generate_settings;
+
+#define FIELD(name) offsetof(generate_settings, name)
+
+static const lt_option options[] = {
+    {.name = "model",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(model),
+     .required = true,
+     .metavar = "DIR",
+     .help = "Model directory, or org/name in the local Hugging Face cache.",
+     .group = "What to answer (one of --prompt, --instruction, --input, --data)"},
+    {.name = "prompt",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(prompt),
+     .metavar = "TEXT",
+     .help = "Text that the model continues as it is."},
+    {.name = "instruction",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(instruction),
+     .metavar = "TEXT",
+     .help = "Instruction, put into the template the model was trained with."},
+    {.name = "context",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(context),
+     .metavar = "TEXT",
+     .help = "Text that the instruction is about."},
+    {.name = "input",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(input),
+     .metavar = "FILE",
+     .help =
+         "JSON Lines with \"prompt\", \"instruction\" and \"context\", or \"messages\"; where a "
+         "record has an answer too, exact matches are counted."},
+    {.name = "data",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(data),
+     .metavar = "DATA.h5",
+     .help = "Answer the held-out records of a prepared dataset and count exact matches."},
+    {.name = "limit",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(limit),
+     .max = 9e15,
+     .default_text = "0",
+     .help = "Answer only the first so many records of --input or --data; 0: all."},
+    {.name = "template",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(template_),
+     .choices = "dolly|alpaca|chatml|plain",
+     .help = "Prompt template, when the model's directory does not say."},
+    {.name = "max-new-tokens",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(max_new_tokens),
+     .max = 1e9,
+     .default_text = "256",
+     .help = "Longest answer; 0: as long as the model can see.",
+     .group = "How to answer (without any of these: greedy)"},
+    {.name = "greedy",
+     .type = LT_OPTION_FLAG,
+     .offset = FIELD(greedy),
+     .help = "Always take the likeliest token."},
+    {.name = "temperature",
+     .type = LT_OPTION_NUMBER,
+     .offset = FIELD(temperature),
+     .max = 100,
+     .help = "Sample; below 1 likelier tokens gain, 0 is greedy. 1 when another of the sampling "
+             "options is given."},
+    {.name = "top-k",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(top_k),
+     .max = 1e9,
+     .help = "Sample from the so many likeliest tokens."},
+    {.name = "top-p",
+     .type = LT_OPTION_NUMBER,
+     .offset = FIELD(top_p),
+     .max = 1,
+     .help = "Sample from the fewest tokens that together have this probability."},
+    {.name = "min-p",
+     .type = LT_OPTION_NUMBER,
+     .offset = FIELD(min_p),
+     .max = 1,
+     .help = "Leave out tokens less likely than this share of the likeliest."},
+    {.name = "repetition-penalty",
+     .type = LT_OPTION_NUMBER,
+     .offset = FIELD(repetition_penalty),
+     .min = 0.01,
+     .max = 100,
+     .default_text = "1",
+     .help = "Above 1, tokens that occurred become less likely."},
+    {.name = "seed",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(seed),
+     .max = 9e15,
+     .default_text = "42",
+     .help = "The same seed samples the same answers."},
+    {.name = "stop",
+     .type = LT_OPTION_LIST,
+     .offset = FIELD(stop),
+     .metavar = "TEXT",
+     .help = "End the answer before any of these texts."},
+    {.name = "json",
+     .type = LT_OPTION_FLAG,
+     .offset = FIELD(json),
+     .help = "One JSON object per line and prompt, with the token ids.",
+     .group = "Output and machine"},
+    {.name = "quiet",
+     .type = LT_OPTION_FLAG,
+     .offset = FIELD(quiet),
+     .help = "No line about speed on stderr."},
+    {.name = "device",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(device),
+     .choices = "cpu|cuda",
+     .default_text = "cpu",
+     .help = "Where to compute."},
+    {.name = "threads",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(threads),
+     .max = 4096,
+     .default_text = "0",
+     .help = "CPU threads; 0: all cores."},
+};
+
+static const lt_option_table table = {
+    .command = "lathe generate",
+    .synopsis = "lathe generate --model DIR (--prompt TEXT | --instruction TEXT [--context TEXT] | "
+                "--input FILE | --data DATA.h5) [OPTIONS]",
+    .description = "Answers prompts with a model.\n\n"
+                   "Examples:\n"
+                   "  lathe generate --model run/final --instruction \"Name three rivers.\"\n"
+                   "  lathe generate --model gpt2 --prompt \"Once upon a time\" --temperature 0.8 "
+                   "--top-p 0.95\n"
+                   "  lathe generate --model run/final --data data.h5 --json > answers.jsonl",
+    .options = options,
+    .count = sizeof options / sizeof *options,
+};
+
+/* --- What is asked ---------------------------------------------------------------------------- */
+
+typedef struct question {
+    lt_prompt prompt;
+    lt_record *record;     /* owned, or NULL; the texts below are borrowed from it */
+    const char *shown;     /* what headings and "prompt" show */
+    const char *context;   /* or NULL */
+    const char *reference; /* or NULL */
+    const char *category;  /* or NULL */
+} question;
+
+typedef struct questions {
+    question *items;
+    int64_t count, capacity;
+} questions;
+
+static lt_status add_question(questions *list, const question *item, lt_err *err)
+{
+    if (list->count == list->capacity) {
+        int64_t capacity = list->capacity ? 2 * list->capacity : 64;
+        question *items = realloc(list->items, (size_t)capacity * sizeof *items);
+        if (!items) return lt_fail_nomem(err, (size_t)capacity * sizeof *items, "the prompts");
+        list->items = items;
+        list->capacity = capacity;
+    }
+    list->items[list->count++] = *item;
+    return LT_OK;
+}
+
+static void free_questions(questions *list)
+{
+    for (int64_t i = 0; i < list->count; i++) {
+        if (list->items[i].record) lt_record_free(list->items[i].record);
+        free(list->items[i].record);
+    }
+    free(list->items);
+}
+
+static const char *last_user_message(const lt_record *record)
+{
+    const char *content = "";
+    for (size_t i = 0; i < record->message_count; i++)
+        if (record->messages[i].role == LT_ROLE_USER) content = record->messages[i].content;
+    return content;
+}
+
+/* Takes over what `record` owns, also when it fails. `raw`: prompt/completion records are continued
+ * as they are, not put into the template. */
+static lt_status add_record(questions *list, lt_record *record, bool raw, lt_err *err)
+{
+    question item = {.record = malloc(sizeof *item.record)};
+    if (!item.record) {
+        lt_record_free(record);
+        return lt_fail_nomem(err, sizeof *item.record, "a prompt");
+    }
+    *item.record = *record;
+    record = item.record;
+    item.reference = lt_record_answer(record);
+    if (item.reference && !*item.reference) item.reference = NULL;
+    item.category = record->category;
+    item.shown = record->instruction ? record->instruction : last_user_message(record);
+    if (record->context && *record->context) item.context = record->context;
+    if (raw && record->format == LT_FORMAT_COMPLETION)
+        item.prompt.text = record->instruction;
+    else
+        item.prompt.record = record;
+    lt_status status = record->format == LT_FORMAT_TEXT
+                           ? lt_fail(err, LT_ERR_USAGE,
+                                     "%s: is plain text, which asks nothing; a record needs "
+                                     "\"prompt\", \"instruction\" or \"messages\"",
+                                     record->where)
+                           : add_question(list, &item, err);
+    if (status != LT_OK) {
+        lt_record_free(record);
+        free(record);
+    }
+    return status;
+}
+
+static lt_status read_file(const generate_settings *settings, questions *list, lt_err *err)
+{
+    lt_record_reader *reader = NULL;
+    LT_TRY(lt_record_reader_open(settings->input, LT_FORMAT_AUTO, NULL, &reader, err));
+    lt_record_reader_allow_prompts(reader);
+    lt_status status = LT_OK;
+    while (settings->limit == 0 || list->count < settings->limit) {
+        lt_record record = {0};
+        bool more = false;
+        LT_TRY_GOTO(status, lt_record_reader_next(reader, &record, &more, err), done);
+        if (!more) break;
+        LT_TRY_GOTO(status, add_record(list, &record, true, err), done);
+    }
+    if (list->count == 0)
+        status = lt_fail(err, LT_ERR_FORMAT, "%s: holds no records", settings->input);
+done:
+    lt_record_reader_close(reader);
+    return status;
+}
+
+static lt_status read_held_out(const generate_settings *settings, const lt_dataset *dataset,
+                               questions *list, lt_err *err)
+{
+    int64_t count = lt_dataset_count(dataset, LT_SPLIT_VALIDATION);
+    if (count == 0)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "%s: has no held-out records; prepare it with --validation", settings->data);
+    if (settings->limit > 0 && settings->limit < count) count = settings->limit;
+    for (int64_t i = 0; i < count; i++) {
+        lt_record record = {0};
+        LT_TRY(lt_dataset_record(dataset, LT_SPLIT_VALIDATION, i, &record, err));
+        LT_TRY(add_record(list, &record, false, err));
+    }
+    return LT_OK;
+}
+
+static lt_status collect_questions(const generate_settings *settings, const lt_dataset *dataset,
+                                   questions *list, lt_err *err)
+{
+    if (settings->input) return read_file(settings, list, err);
+    if (dataset) return read_held_out(settings, dataset, list, err);
+    question single = {.prompt = {.text = settings->prompt,
+                                  .instruction = settings->instruction,
+                                  .context = settings->context},
+                       .shown = settings->prompt ? settings->prompt : settings->instruction,
+                       .context = settings->context};
+    return add_question(list, &single, err);
+}
+
+/* --- Settings --------------------------------------------------------------------------------- */
+
+static lt_status check_settings(const generate_settings *s, lt_err *err)
+{
+    int sources = !!s->prompt + !!s->instruction + !!s->input + !!s->data;
+    if (sources != 1)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "%s of --prompt, --instruction, --input and --data must be given",
+                       sources ? "only one" : "one");
+    if (s->context && !s->instruction)
+        return lt_fail(err, LT_ERR_USAGE, "--context goes with --instruction");
+    if (s->limit > 0 && !s->input && !s->data)
+        return lt_fail(err, LT_ERR_USAGE, "--limit goes with --input or --data");
+    if (s->template_ && s->data)
+        return lt_fail(err, LT_ERR_USAGE, "--template does not go with --data, which has its own");
+    if (s->template_ && s->prompt)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--template does not go with --prompt, which is continued as it is");
+    return LT_OK;
+}
+
+static lt_status choose_sampling(const generate_settings *s, const lt_option_result *given,
+                                 lt_sampling *out, lt_err *err)
+{
+    static const char *const names[] = {"temperature", "top-k", "top-p", "min-p"};
+    bool sampling = false;
+    for (int i = 0; i < 4; i++)
+        sampling = sampling || lt_option_was_set(&table, given, names[i]);
+    if (s->greedy && sampling)
+        return lt_fail(err, LT_ERR_USAGE, "--greedy excludes the sampling options");
+    bool has_temperature = lt_option_was_set(&table, given, "temperature");
+    *out = (lt_sampling){.temperature = has_temperature ? s->temperature
+                                        : sampling      ? 1
+                                                        : 0,
+                         .top_k = s->top_k,
+                         .top_p = s->top_p,
+                         .min_p = s->min_p,
+                         .repetition_penalty = s->repetition_penalty,
+                         .seed = (uint64_t)s->seed};
+    return LT_OK;
+}
+
+/* --- Printing --------------------------------------------------------------------------------- */
+
+static bool is_exact(const question *q, const lt_answer *answer)
+{
+    return q->reference && lt_same_answer(q->reference, lt_buffer_text(&answer->text));
+}
+
+static lt_status print_json(int64_t index, const question *q, const lt_answer *answer, lt_err *err)
+{
+    json_t *ids = json_array();
+    for (size_t i = 0; i < answer->ids.count; i++)
+        json_array_append_new(ids, json_integer(answer->ids.data[i]));
+    json_t *line =
+        json_pack("{s:I, s:s, s:s*, s:s%, s:o, s:I, s:I, s:s, s:s*, s:s*}", "index",
+                  (json_int_t)index, "prompt", q->shown, "context", q->context, "text",
+                  lt_buffer_text(&answer->text), answer->text.size, "ids", ids, "prompt_tokens",
+                  (json_int_t)answer->prompt_tokens, "new_tokens", (json_int_t)answer->ids.count,
+                  "finish_reason", answer->finish == LT_FINISH_STOP ? "stop" : "length", "category",
+                  q->category, "reference", q->reference);
+    if (line && q->reference)
+        json_object_set_new(line, "exact_match", json_boolean(is_exact(q, answer)));
+    char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+    json_decref(line);
+    if (!text)
+        return lt_fail(err, LT_ERR_NOMEM, "answer %lld can not be written as JSON",
+                       (long long)index);
+    puts(text);
+    free(text);
+    return LT_OK;
+}
+
+/* "[3/20] The prompt's first line", then the answer. */
+static void print_text(int64_t index, int64_t total, const question *q, const lt_answer *answer)
+{
+    size_t length = strcspn(q->shown, "\n"), full = strlen(q->shown);
+    if (length > HEADING_BYTES) {
+        length = HEADING_BYTES;
+        while (length > 0 && ((unsigned char)q->shown[length] & 0xC0) == 0x80)
+            length--; /* not inside a character */
+    }
+    printf("%s[%lld/%lld] %.*s%s\n", index ? "\n" : "", (long long)index + 1, (long long)total,
+           (int)length, q->shown, length < full ? " ..." : "");
+    fwrite(lt_buffer_text(&answer->text), 1, answer->text.size, stdout);
+    putchar('\n');
+}
+
+static void stream_text(void *context, int64_t index, const char *text, size_t size)
+{
+    (void)context, (void)index;
+    fwrite(text, 1, size, stdout);
+    fflush(stdout);
+}
+
+/* --- Counting --------------------------------------------------------------------------------- */
+
+typedef struct tally {
+    const char *name; /* borrowed from a question */
+    int64_t right, count;
+} tally;
+
+typedef struct totals {
+    int64_t prompt_tokens, new_tokens;
+    tally all;
+    tally *categories; /* [category_count], in the order met; owned */
+    int64_t category_count;
+    double seconds;
+} totals;
+
+static lt_status find_category(totals *t, const char *name, tally **out, lt_err *err)
+{
+    for (int64_t i = 0; i < t->category_count; i++) {
+        *out = &t->categories[i];
+        if (strcmp((*out)->name, name) == 0) return LT_OK;
+    }
+    size_t bytes = (size_t)(t->category_count + 1) * sizeof *t->categories;
+    tally *categories = realloc(t->categories, bytes);
+    if (!categories) return lt_fail_nomem(err, bytes, "the counts");
+    t->categories = categories;
+    *out = &categories[t->category_count++];
+    **out = (tally){.name = name};
+    return LT_OK;
+}
+
+static lt_status count_answer(totals *t, const question *q, const lt_answer *answer, lt_err *err)
+{
+    t->prompt_tokens += answer->prompt_tokens;
+    t->new_tokens += (int64_t)answer->ids.count;
+    if (!q->reference) return LT_OK;
+    bool right = is_exact(q, answer);
+    t->all.count++;
+    t->all.right += right;
+    if (!q->category) return LT_OK;
+    tally *category = NULL;
+    LT_TRY(find_category(t, q->category, &category, err));
+    category->count++;
+    category->right += right;
+    return LT_OK;
+}
+
+static void print_tally(const char *name, int width, const tally *t)
+{
+    fprintf(stderr, "%-*s %lld/%lld (%.1f %%)\n", width, name, (long long)t->right,
+            (long long)t->count, 100.0 * (double)t->right / (double)t->count);
+}
+
+static void print_summary(const totals *t, int64_t prompts, bool quiet)
+{
+    if (!quiet)
+        fprintf(stderr, "%lld prompt%s, %lld tokens read, %lld written in %.2f s (%.1f tokens/s)\n",
+                (long long)prompts, prompts == 1 ? "" : "s", (long long)t->prompt_tokens,
+                (long long)t->new_tokens, t->seconds,
+                t->seconds > 0 ? (double)t->new_tokens / t->seconds : 0);
+    if (t->all.count == 0) return;
+    print_tally("exact match", 0, &t->all);
+    int width = 0;
+    for (int64_t i = 0; i < t->category_count; i++) {
+        int length = (int)strlen(t->categories[i].name);
+        if (length > width) width = length;
+    }
+    for (int64_t i = 0; i < t->category_count; i++) {
+        fputs("  ", stderr);
+        print_tally(t->categories[i].name, width, &t->categories[i]);
+    }
+}
+
+/* --- Answering -------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+/* The first Ctrl-C ends politely, the second at once. */
+static void catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* Prints and counts the answers to items [from, from + count). */
+static lt_status report_answers(const generate_settings *settings, const questions *list,
+                                int64_t from, int64_t count, const lt_answer *answers,
+                                totals *total, lt_err *err)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const question *q = &list->items[from + i];
+        LT_TRY(count_answer(total, q, &answers[i], err));
+        if (settings->json)
+            LT_TRY(print_json(from + i, q, &answers[i], err));
+        else if (list->count > 1)
+            print_text(from + i, list->count, q, &answers[i]);
+    }
+    if (fflush(stdout) != 0)
+        return lt_fail(err, LT_ERR_IO, "the answers can not be written to standard output");
+    return LT_OK;
+}
+
+static lt_status answer_some(lt_assistant *assistant, const generate_settings *settings,
+                             lt_answer_settings *answering, const questions *list, int64_t from,
+                             int64_t count, totals *total, lt_err *err)
+{
+    lt_prompt prompts[PROMPTS_AT_ONCE];
+    lt_answer answers[PROMPTS_AT_ONCE] = {{{0}, {0}, 0, LT_FINISH_LENGTH}};
+    bool stream = list->count == 1 && !settings->json;
+    for (int64_t i = 0; i < count; i++)
+        prompts[i] = list->items[from + i].prompt;
+    answering->first_index = from;
+    double start = now();
+    lt_status status = lt_assistant_answer(assistant, prompts, count, answering,
+                                           stream ? stream_text : NULL, NULL, answers, err);
+    total->seconds += now() - start;
+    if (stream && (status == LT_OK || status == LT_ERR_INTERRUPTED)) putchar('\n');
+    if (status == LT_OK) status = report_answers(settings, list, from, count, answers, total, err);
+    for (int64_t i = 0; i < count; i++)
+        lt_answer_free(&answers[i]);
+    return status;
+}
+
+static lt_status answer_all(lt_assistant *assistant, const generate_settings *settings,
+                            const lt_sampling *sampling, const questions *list, lt_err *err)
+{
+    totals total = {0};
+    lt_answer_settings answering = {
+        .max_new_tokens = settings->max_new_tokens,
+        .sampling = *sampling,
+        .stop_texts = (const char *const *)settings->stop.items,
+        .stop_text_count = (int64_t)settings->stop.count,
+        .cancelled = &interrupted,
+    };
+    lt_status status = LT_OK;
+    catch_signals();
+    for (int64_t from = 0; from < list->count && status == LT_OK; from += PROMPTS_AT_ONCE) {
+        int64_t count = list->count - from < PROMPTS_AT_ONCE ? list->count - from : PROMPTS_AT_ONCE;
+        status = answer_some(assistant, settings, &answering, list, from, count, &total, err);
+    }
+    if (status == LT_OK) print_summary(&total, list->count, settings->quiet);
+    free(total.categories);
+    return status;
+}
+
+static lt_status open_assistant(const generate_settings *settings, const lt_backend *backend,
+                                const lt_dataset *dataset, lt_assistant *out, lt_err *err)
+{
+    lt_buffer directory = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_model_resolve(settings->model, &directory, err), done);
+    LT_TRY_GOTO(status, lt_assistant_open(lt_buffer_text(&directory), backend, out, err), done);
+    if (dataset) LT_TRY_GOTO(status, lt_assistant_use_dataset(out, dataset, err), done);
+    if (settings->template_) {
+        out->notes.has_template = true;
+        status = lt_template_parse(settings->template_, &out->notes.template_, err);
+    }
+done:
+    lt_buffer_free(&directory);
+    return status;
+}
+
+static lt_status run(const generate_settings *settings, const lt_sampling *sampling, lt_err *err)
+{
+    lt_dataset *dataset = NULL;
+    lt_backend *backend = NULL;
+    lt_assistant assistant = {0};
+    questions list = {0};
+    lt_backend_settings machine = {.device = strcmp(settings->device, "cuda") == 0 ? LT_DEVICE_CUDA
+                                                                                   : LT_DEVICE_CPU,
+                                   .threads = (int)settings->threads};
+    lt_status status = LT_OK;
+    if (settings->data) LT_TRY_GOTO(status, lt_dataset_open(settings->data, &dataset, err), done);
+    LT_TRY_GOTO(status, collect_questions(settings, dataset, &list, err), done);
+    LT_TRY_GOTO(status, lt_backend_create(&machine, &backend, err), done);
+    LT_TRY_GOTO(status, open_assistant(settings, backend, dataset, &assistant, err), done);
+    status = answer_all(&assistant, settings, sampling, &list, err);
+done:
+    lt_assistant_close(&assistant);
+    lt_backend_free(backend);
+    free_questions(&list);
+    lt_dataset_close(dataset);
+    return status;
+}
+
+int lt_cmd_generate(int argc, char **argv)
+{
+    generate_settings settings = {0};
+    lt_option_result given = {0};
+    lt_sampling sampling = {0};
+    lt_err err = {0};
+    int exit_code = LT_EXIT_OK;
+    if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
+        lt_status status = check_settings(&settings, &err);
+        if (status == LT_OK) status = choose_sampling(&settings, &given, &sampling, &err);
+        if (status == LT_OK) status = run(&settings, &sampling, &err);
+        if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
+    }
+    lt_options_free(&table, &settings, &given);
+    return exit_code;
+}
