@@ -190,6 +190,8 @@ static lt_status add_branch(const lt_pass *pass, lt_tensor x, lt_tensor weight, 
     return lt_add(pass->backend, &(lt_add_args){.a = residual, .b = branch, .y = y}, err);
 }
 
+/* Activation is a step of its own though the product could do it on the way: backward may have to
+ * do it again from `up` alone, and must get the very same bits. */
 static lt_status activate(const lt_pass *pass, const lt_block_activations *a, lt_err *err)
 {
     const lt_model_config *c = &pass->model->config;
@@ -199,24 +201,6 @@ static lt_status activate(const lt_pass *pass, const lt_block_activations *a, lt
     return lt_activation_forward(
         pass->backend,
         &(lt_activation_args){.activation = c->activation, .x = a->up, .y = a->activated}, err);
-}
-
-static lt_status mlp_up(const lt_pass *pass, const lt_block_view *w, const lt_block_activations *a,
-                        lt_err *err)
-{
-    const lt_model_config *c = &pass->model->config;
-    if (c->gated_mlp) {
-        LT_TRY(project(pass, a->norm2, w->up_weight, w->up_bias, a->up, err));
-        return activate(pass, a, err);
-    }
-    lt_matmul_args product = {.layout = LT_MATMUL_NT,
-                              .c = a->activated,
-                              .a = a->norm2,
-                              .b = w->up_weight,
-                              .bias = w->up_bias,
-                              .preactivation = a->up,
-                              .activation = c->activation};
-    return lt_matmul(pass->backend, &product, err);
 }
 
 /* All but the last product, which backward has no use for. */
@@ -230,7 +214,8 @@ static lt_status forward_to_activated(const lt_pass *pass, const lt_block_view *
     LT_TRY(add_branch(pass, a->attention, w->out_weight, w->out_bias, a->input, a->middle, layer,
                       LT_SITE_ATTENTION_OUT, err));
     if (!parallel) LT_TRY(norm2(pass, w, a, err));
-    return mlp_up(pass, w, a, err);
+    LT_TRY(project(pass, a->norm2, w->up_weight, w->up_bias, a->up, err));
+    return activate(pass, a, err);
 }
 
 lt_status lt_block_forward(const lt_pass *pass, int64_t layer, lt_err *err)

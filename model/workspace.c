@@ -49,7 +49,7 @@ static void carve_cheap(lt_workspace *w, lt_block_activations *b)
 }
 
 /* What only LT_RECOMPUTE_BLOCK computes again. `keep`: for backward; else the statistics of norms
- * and of attention are not wanted, nor is `up` when the activation is fused into its product. */
+ * and of attention are not wanted. */
 static void carve_dear(lt_workspace *w, lt_block_activations *b, bool keep)
 {
     const lt_model_config *c = w->config;
@@ -58,7 +58,10 @@ static void carve_dear(lt_workspace *w, lt_block_activations *b, bool keep)
     b->qkv = carve_rows(w, (heads + 2 * kv_heads) * c->head_dim);
     if (c->qk_norm) b->qk = carve_rows(w, (heads + kv_heads) * c->head_dim);
     b->attention = carve_rows(w, heads * c->head_dim);
-    if (keep || c->gated_mlp) b->up = carve_rows(w, up_width(c));
+    if (keep || c->gated_mlp)
+        b->up = carve_rows(w, up_width(c));
+    else
+        b->up = b->activated; /* activated in place */
     if (!keep) return;
     b->middle = carve_rows(w, c->hidden_size);
     b->rstd1 = carve_values(w, real, 1);

@@ -13,6 +13,7 @@ Each NAME/ is a model directory. Beside its files lie
                                the losses and gradient norms of those steps in expected.safetensors
 No test runs this file.
 """
+import copy
 import json
 import os
 import shutil
@@ -68,11 +69,20 @@ def make_batch(vocab, rows, length):
     return ids, labels
 
 
-def save_as_model(directory, model_directory, tensors):
-    os.makedirs(directory)
-    shutil.copy(os.path.join(model_directory, "config.json"), directory)
-    save_file({k: v.contiguous() for k, v in tensors.items()},
-              os.path.join(directory, "model.safetensors"), metadata={"format": "pt"})
+def save_as_model(directory, model, values):
+    """Saves `values` (by parameter name) as if they were the weights: save_pretrained knows the
+    names that files use, which are not always those of the modules."""
+    model = copy.deepcopy(model)
+    for name, p in model.named_parameters():
+        p.data = values[name].clone()
+    model.save_pretrained(directory)
+    drop_generation_config(directory)
+
+
+def drop_generation_config(directory):
+    path = os.path.join(directory, "generation_config.json")
+    if os.path.exists(path):
+        os.remove(path)
 
 
 def train(model, ids, labels, steps=10):
@@ -106,22 +116,20 @@ def make(name, config, rows=2, length=14, seed=0, bf16=False, shard=None, edit=N
     if bf16:  # a fresh model: to() rounds the rotary frequencies too, which stay f32 in real use
         model = transformers.AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, attn_implementation="eager").eval()
-    generation = os.path.join(directory, "generation_config.json")
-    if os.path.exists(generation):
-        os.remove(generation)
+    drop_generation_config(directory)
 
     ids, labels = make_batch(config.vocab_size, rows, length)
     out = model(ids, labels=labels)
     out.loss.backward()
     expected = {"input_ids": ids.to(torch.int32), "labels": labels.to(torch.int32),
                 "logits": out.logits.detach(), "loss": out.loss.detach().reshape(1)}
-    gradients = {n: p.grad for n, p in model.named_parameters()}
-    save_as_model(os.path.join(directory, "gradients"), directory, gradients)
+    save_as_model(os.path.join(directory, "gradients"), model,
+                  {n: p.grad for n, p in model.named_parameters()})
     if adamw:
         losses, norms = train(model, ids, labels)
         expected["adamw_losses"] = torch.tensor(losses)
         expected["adamw_norms"] = torch.tensor(norms)
-        save_as_model(os.path.join(directory, "after_adamw"), directory,
+        save_as_model(os.path.join(directory, "after_adamw"), model,
                       {n: p.data for n, p in model.named_parameters()})
     save_file(expected, os.path.join(directory, "expected.safetensors"))
     if edit:
