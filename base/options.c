@@ -19,7 +19,7 @@ static bool same_name(const char *name, const char *other, size_t length)
 {
     for (size_t i = 0; i < length; i++) {
         char a = name[i] == '_' ? '-' : name[i], b = other[i] == '_' ? '-' : other[i];
-        if (a != b || a == '\0') return false;
+        if (a != b || a == '\0' || a == ' ') return false;
     }
     return name[length] == '\0' || name[length] == ' ';
 }
@@ -84,13 +84,26 @@ lt_status lt_option_unknown(const lt_option_table *table, const char *name, cons
     for (char *c = word; *c; c++) {
         if (*c == '_') *c = '-';
     }
+    /* Every name and alias, one after the other, each ended by a NUL. */
+    lt_buffer text = {0};
     const char *names[256];
     size_t count = 0;
-    for (size_t i = 0; i < table->count && count < 256; i++)
-        names[count++] = table->options[i].name;
+    lt_status status = LT_OK;
+    for (size_t i = 0; i < table->count && status == LT_OK; i++) {
+        const lt_option *option = &table->options[i];
+        status = lt_buffer_printf(&text, err, "%s %s ", option->name,
+                                  option->aliases ? option->aliases : "");
+    }
+    for (char *rest = text.data, *at; status == LT_OK && (at = strsep(&rest, " ")) != NULL;) {
+        if (*at && count < sizeof names / sizeof *names) names[count++] = at;
+    }
     const char *nearest = lt_nearest_name(word, names, count);
-    return lt_fail(err, LT_ERR_USAGE, "%sunknown option '%s'%s%s%s", where, name,
-                   nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
+    if (status == LT_OK)
+        status =
+            lt_fail(err, LT_ERR_USAGE, "%sunknown option '%s'%s%s%s", where, name,
+                    nearest ? "; did you mean '" : "", nearest ? nearest : "", nearest ? "'?" : "");
+    lt_buffer_free(&text);
+    return status;
 }
 
 /* --- Values
@@ -234,11 +247,13 @@ static void mark_set(parser *p, const lt_option *option)
     p->result->was_set[index] = 1;
 }
 
-/* A word that begins with a hyphen is a flag, unless it is a number ("-1") or a hyphen alone
- * (standard input). */
+/* "--", "-x" and "--name", with "=value" or without, look like flags; a hyphen alone (standard
+ * input), negative numbers and text such as "- one thing" are values. */
 static bool is_flag(const char *word)
 {
-    return word[0] == '-' && word[1] != '\0' && !isdigit((unsigned char)word[1]) && word[1] != '.';
+    if (word[0] != '-' || !(word[1] == '-' || isalpha((unsigned char)word[1]))) return false;
+    size_t name = strcspn(word, "= \t\n");
+    return word[name] == '=' || word[name] == '\0';
 }
 
 static lt_status take_word(parser *p, const char *word, lt_err *err)
@@ -261,6 +276,13 @@ static lt_status take_values(parser *p, const lt_option *option, const char *whe
     return *used ? LT_OK : lt_fail(err, LT_ERR_USAGE, "%s needs a value", where);
 }
 
+/* "--packing on" is read as "--packing=on" where no word could mean anything else. */
+static bool is_switch_word(const char *word)
+{
+    return strcasecmp(word, "on") == 0 || strcasecmp(word, "off") == 0 ||
+           strcasecmp(word, "true") == 0 || strcasecmp(word, "false") == 0;
+}
+
 /* argv[0] is "--name", "--name=value" or "--no-name". */
 static lt_status take_flag(parser *p, int argc, char **argv, int *used, lt_err *err)
 {
@@ -281,8 +303,14 @@ static lt_status take_flag(parser *p, int argc, char **argv, int *used, lt_err *
     mark_set(p, option);
     *used = 1;
     if (value) return lt_option_assign(option, value + 1, where, p->settings, err);
-    if (option->type == LT_OPTION_FLAG)
-        return lt_option_assign(option, negated ? "false" : "true", where, p->settings, err);
+    if (option->type == LT_OPTION_FLAG) {
+        const char *state = negated ? "false" : "true";
+        if (!negated && !p->table->positional && argc > 1 && is_switch_word(argv[1])) {
+            state = argv[1];
+            *used = 2;
+        }
+        return lt_option_assign(option, state, where, p->settings, err);
+    }
     int words = 0;
     LT_TRY(take_values(p, option, where, argc - 1, argv + 1, &words, err));
     *used += words;
@@ -450,38 +478,52 @@ static lt_status append_wrapped(lt_buffer *out, const char *text, int column, in
     return lt_buffer_append_text(out, "\n", err);
 }
 
-static lt_status append_option_help(lt_buffer *out, const lt_option *option, bool positional,
-                                    lt_err *err)
+/* The sentence, then in brackets what a value may be. */
+static lt_status describe(lt_buffer *out, const lt_option *option, lt_err *err)
 {
-    char left[256], right[1024];
-    bool flag = option->type == LT_OPTION_FLAG;
-    int width = snprintf(left, sizeof left, "  %s%s%s%s", positional ? "" : "--",
-                         positional ? "" : option->name, flag || positional ? "" : " ",
-                         flag ? "" : metavar(option));
-    int used = snprintf(right, sizeof right, "%s", option->help ? option->help : "");
-    const char *open = " (", *separator = " (";
+    const char *separator = " (";
+    LT_TRY(lt_buffer_append_text(out, option->help ? option->help : "", err));
     if (option->required) {
-        used += snprintf(right + used, sizeof right - (size_t)used, "%srequired", separator);
+        LT_TRY(lt_buffer_printf(out, err, "%srequired", separator));
         separator = "; ";
     }
-    if (option->default_text && !(flag && strcmp(option->default_text, "false") == 0)) {
-        used += snprintf(right + used, sizeof right - (size_t)used, "%sdefault %s", separator,
-                         option->default_text);
+    bool off = option->type == LT_OPTION_FLAG && option->default_text &&
+               strcmp(option->default_text, "false") == 0;
+    if (option->default_text && !off) {
+        LT_TRY(lt_buffer_printf(out, err, "%sdefault %s", separator, option->default_text));
         separator = "; ";
     }
     if (option->min != 0 || option->max != 0) {
-        used += snprintf(right + used, sizeof right - (size_t)used, "%s%.15g to %.15g", separator,
-                         option->min, option->max);
+        LT_TRY(lt_buffer_printf(out, err, "%s%.15g to %.15g", separator, option->min, option->max));
         separator = "; ";
     }
-    if (separator != open) snprintf(right + used, sizeof right - (size_t)used, ")");
-    LT_TRY(lt_buffer_append_text(out, left, err));
-    if (width + 2 > HELP_COLUMN) {
-        LT_TRY(lt_buffer_printf(out, err, "\n%*s", HELP_COLUMN, ""));
-    } else {
-        LT_TRY(lt_buffer_printf(out, err, "%*s", HELP_COLUMN - width, ""));
+    /* with a metavar of their own the choices are not on the left */
+    if (option->type == LT_OPTION_CHOICE && option->metavar) {
+        LT_TRY(lt_buffer_printf(out, err, "%s%s", separator, option->choices));
+        separator = "; ";
     }
-    return append_wrapped(out, right, HELP_COLUMN, HELP_COLUMN, err);
+    return lt_buffer_append_text(out, *separator == ';' ? ")" : "", err);
+}
+
+static lt_status append_option_help(lt_buffer *out, const lt_option *option, bool positional,
+                                    lt_err *err)
+{
+    const size_t start = out->size;
+    LT_TRY(lt_buffer_append_text(out, positional ? "  " : "  --", err));
+    if (!positional) LT_TRY(lt_buffer_append_text(out, option->name, err));
+    if (option->type != LT_OPTION_FLAG)
+        LT_TRY(lt_buffer_printf(out, err, "%s%s", positional ? "" : " ", metavar(option)));
+    int width = (int)(out->size - start);
+    if (width + 2 > HELP_COLUMN)
+        LT_TRY(lt_buffer_printf(out, err, "\n%*s", HELP_COLUMN, ""));
+    else
+        LT_TRY(lt_buffer_printf(out, err, "%*s", HELP_COLUMN - width, ""));
+    lt_buffer right = {0};
+    lt_status status = describe(&right, option, err);
+    if (status == LT_OK)
+        status = append_wrapped(out, lt_buffer_text(&right), HELP_COLUMN, HELP_COLUMN, err);
+    lt_buffer_free(&right);
+    return status;
 }
 
 static lt_status append_help(const lt_option_table *table, lt_buffer *out, lt_err *err)
@@ -490,9 +532,14 @@ static lt_status append_help(const lt_option_table *table, lt_buffer *out, lt_er
     LT_TRY(lt_buffer_printf(out, err, "usage: %s\n",
                             table->synopsis ? table->synopsis : table->command));
     if (table->description) {
-        int length =
-            examples ? (int)(examples - table->description) : (int)strlen(table->description);
-        LT_TRY(lt_buffer_printf(out, err, "\n%.*s\n", length, table->description));
+        lt_buffer intro = {0};
+        size_t length =
+            examples ? (size_t)(examples - table->description) : strlen(table->description);
+        lt_status status = lt_buffer_append(&intro, table->description, length, err);
+        if (status == LT_OK) status = lt_buffer_append(out, "\n", 1, err);
+        if (status == LT_OK) status = append_wrapped(out, lt_buffer_text(&intro), 0, 0, err);
+        lt_buffer_free(&intro);
+        LT_TRY(status);
     }
     const char *group = NULL;
     for (size_t i = 0; i < table->count; i++) {

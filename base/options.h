@@ -24,7 +24,8 @@
 #include "base/status.h"
 
 typedef enum lt_option_type {
-    LT_OPTION_FLAG,   /* bool: --name, --no-name, --name=true|false|on|off|1|0 */
+    LT_OPTION_FLAG,   /* bool: --name, --no-name, --name=true|false|on|off|1|0; "--name on" too in
+                         tables without a positional option */
     LT_OPTION_INT,    /* int64_t */
     LT_OPTION_NUMBER, /* double, finite */
     LT_OPTION_STRING, /* char *, owned by the settings; NULL when not given and no default */
@@ -60,7 +61,8 @@ typedef struct lt_option_table {
         *description; /* a sentence or two, and examples after the options if it has a "\n\n" */
     const lt_option *options;
     size_t count;
-    const lt_option *positional; /* LIST option that takes words without a flag, or NULL */
+    const lt_option
+        *positional; /* the LIST one of `options` that takes words without a flag, or NULL */
 } lt_option_table;
 
 /* What the user asked for besides settings. */

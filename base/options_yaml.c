@@ -235,17 +235,43 @@ static lt_status append_number(lt_buffer *text, double value, lt_err *err)
     return lt_buffer_append_text(text, digits, err);
 }
 
+/* JSON text is YAML, but for characters that YAML takes for line breaks or does not let stand for
+ * themselves. They can only occur inside quotes, where both know \u. */
+static lt_status append_escaped(lt_buffer *text, const char *json, lt_err *err)
+{
+    static const struct {
+        const char *bytes, *escape;
+    } special[] = {{"\x7F", "\\u007f"},         {"\xE2\x80\xA8", "\\u2028"},
+                   {"\xE2\x80\xA9", "\\u2029"}, {"\xEF\xBB\xBF", "\\ufeff"},
+                   {"\xEF\xBF\xBE", "\\ufffe"}, {"\xEF\xBF\xBF", "\\uffff"}};
+    for (const char *at = json; *at;) {
+        size_t used = 0;
+        if ((unsigned char)at[0] == 0xC2 && (unsigned char)at[1] < 0xA0) { /* U+0080 to U+009F */
+            LT_TRY(lt_buffer_printf(text, err, "\\u%04x", (unsigned char)at[1]));
+            used = 2;
+        }
+        for (size_t i = 0; i < sizeof special / sizeof *special && !used; i++) {
+            if (strncmp(at, special[i].bytes, strlen(special[i].bytes)) != 0) continue;
+            LT_TRY(lt_buffer_append_text(text, special[i].escape, err));
+            used = strlen(special[i].bytes);
+        }
+        if (!used) LT_TRY(lt_buffer_append(text, at, 1, err));
+        at += used ? used : 1;
+    }
+    return LT_OK;
+}
+
 static lt_status append_value(lt_buffer *text, const json_t *value, lt_err *err)
 {
     if (json_is_real(value)) return append_number(text, json_real_value(value), err);
     char *dumped = json_dumps(value, JSON_ENCODE_ANY);
     if (!dumped) return lt_fail_nomem(err, 1024, "the settings");
-    lt_status status = lt_buffer_append_text(text, dumped, err);
+    lt_status status = append_escaped(text, dumped, err);
     free(dumped);
     return status;
 }
 
-/* JSON is YAML: each value is written in JSON's spelling, one `key: value` line each. */
+/* Each value in JSON's spelling, one `key: value` line each. */
 lt_status lt_options_to_yaml(const lt_option_table *table, const void *settings, char **out,
                              lt_err *err)
 {
