@@ -269,7 +269,7 @@ static lt_status walk_plain(writer *w, const turn *t)
  * text; the end. */
 static lt_status walk_text(writer *w, const char *text, bool has_prefix)
 {
-    if (!has_prefix) LT_TRY(add_eos(w, true));
+    if (!has_prefix) LT_TRY(add_eos(w, false));
     LT_TRY(add_text(w, text, true));
     return w->prompt_only ? LT_OK : add_eos(w, true);
 }
