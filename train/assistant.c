@@ -281,20 +281,20 @@ static bool on_token(void *context, int64_t index, int32_t id, bool is_stop)
     return a->status == LT_OK && !a->states[index].scanner.stopped && !is_cancelled(a->settings);
 }
 
-/* The model's eos ids, the template's stop token, and the tokenizer's eos when the model names
- * none. */
+/* The model's eos ids, the token that ends the template's answers, and the tokenizer's eos where
+ * either of them leaves it at that. */
 static int64_t collect_stop_ids(const lt_assistant *assistant, int32_t ids[MAX_STOP_IDS])
 {
     const lt_model_config *config = &assistant->model->config;
     int64_t count = 0;
     for (int i = 0; i < config->eos_token_count; i++)
         ids[count++] = config->eos_token_ids[i];
-    const char *stop =
-        assistant->notes.has_template ? lt_template_stop_token(assistant->notes.template_) : NULL;
+    bool has_template = assistant->notes.has_template;
+    const char *stop = has_template ? lt_template_stop_token(assistant->notes.template_) : NULL;
     int32_t id = stop ? lt_tokenizer_token_id(assistant->tokenizer, stop) : -1;
     if (id >= 0) ids[count++] = id;
-    if (config->eos_token_count == 0 && lt_tokenizer_eos_id(assistant->tokenizer) >= 0)
-        ids[count++] = lt_tokenizer_eos_id(assistant->tokenizer);
+    id = lt_tokenizer_eos_id(assistant->tokenizer);
+    if (id >= 0 && (count == 0 || (has_template && !stop))) ids[count++] = id;
     return count;
 }
 

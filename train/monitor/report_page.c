@@ -79,6 +79,10 @@ static void format_duration(double seconds, char *out, size_t size)
 static void format_count(double value, char *out, size_t size)
 {
     char digits[32];
+    if (!isfinite(value)) {
+        snprintf(out, size, "?");
+        return;
+    }
     snprintf(digits, sizeof digits, "%.0f", value);
     size_t length = strlen(digits), at = 0;
     for (size_t i = 0; i < length && at + 8 < size; i++) {
@@ -155,20 +159,22 @@ static void write_loss_tiles(lt_page *page, const lt_report_data *data)
 {
     char value[64], detail[96];
     if (data->best_eval) {
-        snprintf(value, sizeof value, "%.4g", lt_logged_number(data->best_eval, "eval_loss"));
+        lt_format_value(LT_VALUE_PLAIN, lt_logged_number(data->best_eval, "eval_loss"), value,
+                        sizeof value);
         snprintf(detail, sizeof detail, "at step %.0f", lt_logged_number(data->best_eval, "step"));
         write_tile(page, value, "best held-out loss", detail);
     }
     if (data->last_eval) {
-        snprintf(value, sizeof value, "%.4g", lt_logged_number(data->last_eval, "eval_loss"));
+        lt_format_value(LT_VALUE_PLAIN, lt_logged_number(data->last_eval, "eval_loss"), value,
+                        sizeof value);
         snprintf(detail, sizeof detail, "perplexity %.4g",
                  lt_logged_number(data->last_eval, "eval_perplexity"));
         write_tile(page, value, data->end ? "final held-out loss" : "last held-out loss", detail);
     }
     if (!data->last_step) return;
     const json_t *from = data->end ? data->end : data->last_step;
-    snprintf(value, sizeof value, "%.4g",
-             lt_logged_number(from, data->end ? "train_loss" : "loss"));
+    lt_format_value(LT_VALUE_PLAIN, lt_logged_number(from, data->end ? "train_loss" : "loss"),
+                    value, sizeof value);
     snprintf(detail, sizeof detail, "next token right: %.1f %%",
              100 * lt_logged_number(data->last_step, "mean_token_accuracy"));
     write_tile(page, value, "training loss", detail);

@@ -451,7 +451,7 @@ static void report_shows_the_run(void **state)
     assert_int_equal(count_text(&page, "1 of 2 equal the reference"), 1);
     assert_int_equal(count_text(&page, "<dt>learning_rate</dt><dd>0.0005</dd>"), 1);
     assert_int_equal(count_text(&page, "memory 1 MiB"), 1);
-    assert_int_equal(count_text(&page, "a plain text"), 5);
+    assert_int_equal(count_text(&page, "a plain text"), 6);
     assert_int_equal(count_text(&page, "http://"), 0); /* nothing is fetched */
     assert_int_equal(count_text(&page, "https://"), 0);
     assert_balanced(&page);
@@ -467,8 +467,8 @@ static void report_escapes_hostile_text(void **state)
     assert_int_equal(count_text(&page, "<img"), 0);
     assert_int_equal(count_text(&page, "\x01"), 0);
     assert_int_equal(count_text(&page, "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&gt;&lt;img"),
-                     5);
-    assert_int_equal(count_text(&page, "&amp;lt;"), 5);
+                     6);
+    assert_int_equal(count_text(&page, "&amp;lt;"), 6);
     assert_balanced(&page);
     lt_buffer_free(&page);
 }
