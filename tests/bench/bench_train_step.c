@@ -1,0 +1,215 @@
+/* Seconds of one training step of a model with random weights, and where they go.
+ *
+ *     bench_train_step [PRESET [ROWS [LENGTH [STEPS]]]]        (gpt2-124m 4 64 5)
+ *
+ * Prints the best of STEPS: forward, backward, update, floating-point operations and tokens a
+ * second; then the share of each operation. The number of operations counts products only, as
+ * 6 * parameters in matrices * tokens plus attention. */
+#include "base/checked.h"
+#include "model/model.h"
+#include "tests/bench/bench.h"
+
+/* Operations of a backend, timed. The products are told apart by layout: "matmul" is Y = X W^T. */
+enum {
+#define LT_NAME(name, args) TIMED_##name,
+    LT_OPERATIONS(LT_NAME)
+#undef LT_NAME
+        TIMED_matmul_nn,
+    TIMED_matmul_tn,
+    TIMED_COUNT
+};
+static const char *const timed_names[TIMED_COUNT] = {
+#define LT_NAME(name, args) #name,
+    LT_OPERATIONS(LT_NAME)
+#undef LT_NAME
+        "matmul dX",
+    "matmul dW"};
+
+static lt_ops plain_ops;
+static double seconds_of[TIMED_COUNT];
+
+static int slot_of_matmul(const void *args)
+{
+    switch (((const lt_matmul_args *)args)->layout) {
+    case LT_MATMUL_NN:
+        return TIMED_matmul_nn;
+    case LT_MATMUL_TN:
+        return TIMED_matmul_tn;
+    default:
+        return TIMED_matmul;
+    }
+}
+
+#define LT_TIMED(name, args)                                                             \
+    static lt_status timed_##name(const lt_backend *backend, const args *a, lt_err *err) \
+    {                                                                                    \
+        int slot = TIMED_##name == TIMED_matmul ? slot_of_matmul(a) : TIMED_##name;      \
+        double start = bench_now();                                                      \
+        lt_status status = plain_ops.name(backend, a, err);                              \
+        seconds_of[slot] += bench_now() - start;                                         \
+        return status;                                                                   \
+    }
+LT_OPERATIONS(LT_TIMED)
+#undef LT_TIMED
+
+static void time_operations(lt_backend *backend)
+{
+    plain_ops = backend->ops;
+#define LT_SET(name, args) backend->ops.name = timed_##name;
+    LT_OPERATIONS(LT_SET)
+#undef LT_SET
+}
+
+#define MUST(call) bench_check((call), &err)
+
+typedef struct bench {
+    lt_backend *backend;
+    lt_model *model;
+    lt_workspace *workspace;
+    lt_batch batch;
+    int32_t *arrays;
+    lt_arena arena;
+    lt_tensor m, v, sum_squares, norm, scale;
+} bench;
+
+static void set_up(bench *b, const char *preset, int64_t rows, int64_t length)
+{
+    lt_err err = {0};
+    lt_model_config config = {0};
+    lt_model_shape shape = {.preset = preset,
+                            .vocab_size = 50257,
+                            .bos_token_id = -1,
+                            .eos_token_id = -1,
+                            .pad_token_id = -1};
+    lt_workspace_settings settings = {.rows = rows, .length = length, .training = true};
+    MUST(lt_backend_create(&(lt_backend_settings){0}, &b->backend, &err));
+    time_operations(b->backend);
+    MUST(lt_model_config_make(&shape, &config, &err));
+    MUST(lt_model_create(&config, b->backend, 1, &b->model, &err));
+    MUST(lt_model_allocate_gradients(b->model, &err));
+    MUST(lt_workspace_create(b->model, &settings, &b->workspace, &err));
+
+    int64_t n = rows * length;
+    uint64_t vocab = (uint64_t)b->model->config.vocab_size;
+    b->arrays = calloc((size_t)n * 4, sizeof *b->arrays);
+    if (!b->arrays) exit(1);
+    for (int64_t i = 0; i < n; i++) {
+        b->arrays[i] = (int32_t)lt_random_below(1, 1, (uint64_t)i, vocab);
+        b->arrays[n + i] = (int32_t)lt_random_below(1, 2, (uint64_t)i, vocab);
+        b->arrays[2 * n + i] = (int32_t)(i % length);
+    }
+    b->batch =
+        (lt_batch){rows, length, b->arrays, b->arrays + n, b->arrays + 2 * n, b->arrays + 3 * n, n};
+
+    int64_t count = b->model->gradient_count;
+    MUST(lt_arena_reserve(&b->arena, "optimizer", 8 * (size_t)count + 65536, (lt_memory){0}, &err));
+    b->m = lt_tensor_1d(lt_arena_alloc(&b->arena, (size_t)count, 4), LT_F32, count);
+    b->v = lt_tensor_1d(lt_arena_alloc(&b->arena, (size_t)count, 4), LT_F32, count);
+    b->sum_squares = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 8), LT_F64, 1);
+    b->norm = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 4), LT_F32, 1);
+    b->scale = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 4), LT_F32, 1);
+}
+
+static void update(bench *b, int64_t step)
+{
+    lt_err err = {0};
+    lt_model *model = b->model;
+    lt_tensor weights = lt_tensor_1d(model->weights.base, LT_F32, model->weight_count);
+    lt_tensor gradients = lt_tensor_1d(model->gradients.base, LT_F32, model->gradient_count);
+    lt_clip_scale_args clip = {.sum_squares = b->sum_squares,
+                               .norm = b->norm,
+                               .scale = b->scale,
+                               .gradient_scale = 1.0 / (double)b->batch.trained_tokens,
+                               .max_norm = 1};
+    *(double *)b->sum_squares.data = 0;
+    MUST(lt_sum_squares(b->backend, &(lt_sum_squares_args){gradients, b->sum_squares}, &err));
+    MUST(lt_clip_scale(b->backend, &clip, &err));
+    for (int s = 0; s < model->segment_count; s++) {
+        const lt_segment *segment = &model->segments[s];
+        int64_t at = segment->gradient_offset, n = segment->count;
+        lt_adamw_args adamw = {.weight = lt_tensor_slice(weights, 0, segment->offset, n),
+                               .gradient = lt_tensor_slice(gradients, 0, at, n),
+                               .m = lt_tensor_slice(b->m, 0, at, n),
+                               .v = lt_tensor_slice(b->v, 0, at, n),
+                               .scale = b->scale,
+                               .learning_rate = 1e-4,
+                               .beta1 = 0.9,
+                               .beta2 = 0.95,
+                               .epsilon = 1e-8,
+                               .weight_decay = segment->decay ? 0.1 : 0,
+                               .step = step};
+        MUST(lt_adamw(b->backend, &adamw, &err));
+    }
+    MUST(lt_model_zero_gradients(model, &err));
+}
+
+/* Products of one step: 2 operations for each weight and token forward, 4 backward; attention 4 and
+ * 8 for each pair of query and key that sees it, times the width of the heads. */
+static double operations(const bench *b)
+{
+    const lt_model_config *c = &b->model->config;
+    double tokens = (double)(b->batch.rows * b->batch.length), matrices = 0;
+    for (int p = 0; p < b->model->param_count; p++) {
+        const lt_param *row = &b->model->params[p];
+        bool table = row->layer < 0 && !(c->tie_word_embeddings && row == b->model->params);
+        if (row->ndim == 2 && !table) matrices += (double)row->shape[0] * (double)row->shape[1];
+    }
+    double pairs = tokens * (double)(b->batch.length + 1) / 2;
+    double width = (double)(c->num_attention_heads * c->head_dim);
+    return 6 * matrices * tokens + 12 * pairs * width * (double)c->num_hidden_layers;
+}
+
+static void print_shares(double total)
+{
+    for (;;) {
+        int largest = 0;
+        for (int i = 1; i < TIMED_COUNT; i++)
+            if (seconds_of[i] > seconds_of[largest]) largest = i;
+        if (seconds_of[largest] <= 0) return;
+        printf("  %-24s %8.2f ms %5.1f %%\n", timed_names[largest], 1e3 * seconds_of[largest],
+               100 * seconds_of[largest] / total);
+        seconds_of[largest] = 0;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *preset = argc > 1 ? argv[1] : "gpt2-124m";
+    int64_t rows = argc > 2 ? atoll(argv[2]) : 4, length = argc > 3 ? atoll(argv[3]) : 64;
+    int64_t steps = argc > 4 ? atoll(argv[4]) : 5;
+    bench b = {0};
+    lt_err err = {0};
+    double best = 1e30, forward = 1e30, both = 0, updating = 0, shares[TIMED_COUNT];
+    set_up(&b, preset, rows, length);
+    for (int64_t i = 0; i <= steps; i++) { /* the first touches the memory and does not count */
+        lt_loss loss = {0};
+        double start = bench_now();
+        MUST(lt_model_evaluate(b.model, b.workspace, &b.batch, &loss, NULL, &err));
+        if (i > 0 && bench_now() - start < forward) forward = bench_now() - start;
+        memset(seconds_of, 0, sizeof seconds_of);
+        start = bench_now();
+        MUST(lt_model_forward_backward(b.model, b.workspace, &b.batch, (lt_dropout_mask){0}, &loss,
+                                       &err));
+        double passes = bench_now() - start;
+        update(&b, i + 1);
+        double all = bench_now() - start;
+        if (i == 0 || all >= best) continue;
+        best = all;
+        both = passes;
+        updating = all - passes;
+        memcpy(shares, seconds_of, sizeof shares);
+    }
+    double tokens = (double)(rows * length);
+    printf("train step %s %lldx%lld, %s, %d threads: %.3f s (forward %.3f, backward %.3f, update "
+           "%.3f), %.0f GFLOP/s, %.0f tokens/s\n",
+           preset, (long long)rows, (long long)length, b.backend->name, b.backend->threads, best,
+           forward, both - forward, updating, 1e-9 * operations(&b) / both, tokens / best);
+    memcpy(seconds_of, shares, sizeof shares);
+    print_shares(best);
+    lt_workspace_free(b.workspace);
+    lt_model_free(b.model);
+    lt_arena_release(&b.arena);
+    lt_backend_free(b.backend);
+    free(b.arrays);
+    return 0;
+}
