@@ -347,6 +347,8 @@ static void prepare_states(answering *a, const lt_assistant *assistant, const lt
 {
     for (int64_t i = 0; i < count; i++) {
         lt_stream_decoder_init(&a->states[i].decoder, assistant->tokenizer, true);
+        /* a continued text keeps the space before its first word */
+        a->states[i].decoder.started = prompts[i].text && prompts[i].text[0];
         a->states[i].scanner = (lt_stop_scanner){.stop_texts = a->settings->stop_texts,
                                                  .stop_text_count = a->settings->stop_text_count,
                                                  .trim_end = prompts[i].text == NULL};
