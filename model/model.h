@@ -264,8 +264,8 @@ typedef struct lt_sampling {
 int32_t lt_sample(float *logits, int64_t vocab, const lt_sampling *sampling, const int32_t *history,
                   int64_t history_count, uint64_t sequence);
 
-/* Called with each new id of each sequence, in order; `last` when its answer is complete (the id is
- * then the stop id, or the limit was reached). Return false to end this sequence. */
+/* Called with each new id of each sequence, in order. `is_stop`: the id is one of the stop ids, and
+ * the answer ends with it. Return false to end this sequence. */
 typedef bool (*lt_on_token)(void *context, int64_t sequence, int32_t id, bool is_stop);
 
 typedef struct lt_generate_settings {
