@@ -11,4 +11,9 @@
 #define CPU(name) lt_avx2_##name
 #endif
 
+#define LT_DECLARE(name, args) \
+    lt_status CPU(name)(const lt_backend *backend, const args *a, lt_err *err);
+LT_OPERATIONS(LT_DECLARE)
+#undef LT_DECLARE
+
 #endif

@@ -3,5 +3,5 @@
 
 void CPU(fill)(lt_ops *ops)
 {
-    (void)ops;
+    ops->matmul = CPU(matmul);
 }

@@ -20,7 +20,7 @@ double REF(activate)(lt_activation activation, double x)
     case LT_ACTIVATION_SILU:
         return x * sigmoid(x);
     case LT_ACTIVATION_RELU:
-        return x > 0 ? x : 0;
+        return x < 0 ? 0 : x; /* NaN stays NaN */
     case LT_ACTIVATION_NONE:
         break;
     }

@@ -1,0 +1,344 @@
+/* Matrix product. Three ways through it:
+ *
+ *   few rows (m <= DOT_ROWS, NT): every row of b is read once and multiplied with all rows of a.
+ *   Limited by memory; nothing is packed. This is decoding.
+ *
+ *   otherwise: blocked and packed, after Goto and van de Geijn, "Anatomy of High-Performance Matrix
+ *   Multiplication", 2008. The smaller operand is packed once, by all threads, and shared. The
+ *   larger one is cut into chunks that stay in L2; a task packs its chunk and multiplies it with
+ *   the shared operand, tile by tile (tile.h). The layouts differ only in packing.
+ *
+ * One element of c is always summed by one thread, over blocks of k that depend on k alone: its
+ * bits depend neither on the number of threads nor on the row it stands in. */
+#include <omp.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/tile.h"
+#include "kernels/cpu/vec_math.h"
+
+#define DEPTH_MAX    384                /* k of one block: a panel of 14 rows is 21 KB, in L1 */
+#define CHUNK_FLOATS (48 << 10)         /* streamed chunk: 192 KB, in L2 */
+#define SHARED_MAX   ((int64_t)4 << 20) /* floats of the shared operand packed at a time: 16 MB */
+#define DOT_ROWS     8
+#define PARALLEL_MIN 200000 /* multiplications below which starting threads costs more */
+
+typedef struct product {
+    const lt_matmul_args *args;
+    int64_t m, n, k;
+    operand a, b;      /* lines: rows of c and columns of c */
+    int64_t depth;     /* of a block of k; the last may be smaller */
+    bool early;        /* residual and old c are added with the first block, not at the end */
+    lt_tensor partial; /* where sums wait between blocks */
+    int threads;
+} product;
+
+/* --- Epilogue -------------------------------------------------------------------------------- */
+
+static float *at(const lt_tensor *t, int64_t i, int64_t j)
+{
+    return (float *)t->data + i * t->stride[0] + j;
+}
+
+/* One vector of c from the finished sum: bias, preactivation, activation, residual, accumulate. */
+INLINE void finish(const product *x, int64_t i, int64_t j, int64_t count, vec v)
+{
+    const lt_matmul_args *a = x->args;
+    if (a->bias.data) v += vec_load_first((float *)a->bias.data + j, count);
+    if (a->preactivation.data) vec_store_first(at(&a->preactivation, i, j), v, count);
+    v = vec_activate(a->activation, v);
+    if (!x->early) {
+        if (a->residual.data) v += vec_load_first(at(&a->residual, i, j), count);
+        if (a->accumulate) v += vec_load_first(at(&a->c, i, j), count);
+    }
+    vec_store_first(at(&a->c, i, j), v, count);
+}
+
+/* Adds a tile of one block of k to what came before. */
+static void write_tile(const product *x, const float *tile, int64_t i0, int64_t rows, int64_t j0,
+                       int64_t columns, bool first, bool last)
+{
+    const lt_matmul_args *a = x->args;
+    for (int64_t i = i0; i < i0 + rows; i++, tile += TILE_COLUMNS) {
+        for (int64_t j = 0; j < columns; j += LANES) {
+            int64_t count = columns - j;
+            vec v = vec_load(tile + j);
+            if (!first) v += vec_load_first(at(&x->partial, i, j0 + j), count);
+            if (first && x->early) {
+                if (a->accumulate) v += vec_load_first(at(&a->c, i, j0 + j), count);
+                if (a->residual.data) v += vec_load_first(at(&a->residual, i, j0 + j), count);
+            }
+            if (last)
+                finish(x, i, j0 + j, count, v);
+            else
+                vec_store_first(at(&x->partial, i, j0 + j), v, count);
+        }
+    }
+}
+
+/* --- Few rows -------------------------------------------------------------------------------- */
+
+/* c[0:rows, j:j+columns]: dot products along k, one vector of partial sums for each. */
+INLINE void dot_block(const product *x, int rows, int columns, int64_t j)
+{
+    vec sum[DOT_ROWS][8];
+    const float *a = x->a.data, *b = x->b.data + j * x->b.line;
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int c = 0; c < columns; c++)
+            sum[i][c] = vec_zero();
+    int64_t p = 0;
+    for (; p + LANES <= x->k; p += LANES) {
+        vec right[8];
+#pragma GCC unroll 8
+        for (int c = 0; c < columns; c++)
+            right[c] = vec_load(b + c * x->b.line + p);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            vec left = vec_load(a + i * x->a.line + p);
+#pragma GCC unroll 8
+            for (int c = 0; c < columns; c++)
+                sum[i][c] = vec_fma(left, right[c], sum[i][c]);
+        }
+    }
+    float tile[DOT_ROWS * TILE_COLUMNS];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        vec left = vec_load_first(a + i * x->a.line + p, x->k - p);
+#pragma GCC unroll 8
+        for (int c = 0; c < columns; c++) {
+            vec right = vec_load_first(b + c * x->b.line + p, x->k - p);
+            tile[i * TILE_COLUMNS + c] = vec_sum(vec_fma(left, right, sum[i][c]));
+        }
+    }
+    write_tile(x, tile, 0, rows, j, columns, true, true);
+}
+
+/* 8 columns at a time for few rows, else 2: rows * columns sums fit in the registers. */
+#define DOT(rows, columns)                                               \
+    static void dot_##rows(const product *x, int64_t begin, int64_t end) \
+    {                                                                    \
+        int64_t j = begin;                                               \
+        for (; j + (columns) <= end; j += (columns))                     \
+            dot_block(x, rows, columns, j);                              \
+        for (; j < end; j++)                                             \
+            dot_block(x, rows, 1, j);                                    \
+    }
+#if LANES == 16
+DOT(1, 8)
+DOT(2, 8)
+DOT(3, 4)
+DOT(4, 4)
+#else
+DOT(1, 8)
+DOT(2, 4)
+DOT(3, 2)
+DOT(4, 2)
+#endif
+DOT(5, 2)
+DOT(6, 2)
+DOT(7, 1)
+DOT(8, 1)
+
+static void dot_product(const product *x)
+{
+    static void (*const functions[DOT_ROWS])(const product *, int64_t, int64_t) = {
+        dot_1, dot_2, dot_3, dot_4, dot_5, dot_6, dot_7, dot_8};
+    int64_t threads = x->threads;
+#pragma omp parallel for schedule(static) num_threads(x->threads)
+    for (int64_t t = 0; t < threads; t++)
+        functions[x->m - 1](x, x->n * t / threads, x->n * (t + 1) / threads);
+}
+
+/* --- Blocked --------------------------------------------------------------------------------- */
+
+typedef void tile_function(int64_t depth, const float *a, const float *b, float *tile);
+
+#define TILE(rows)                                                                            \
+    static void tile_##rows##_1(int64_t depth, const float *a, const float *b, float *tile)   \
+    {                                                                                         \
+        tile_product(rows, 1, depth, a, 1, rows, b, LANES, tile, TILE_COLUMNS, false);        \
+    }                                                                                         \
+    static void tile_##rows##_2(int64_t depth, const float *a, const float *b, float *tile)   \
+    {                                                                                         \
+        tile_product(rows, 2, depth, a, 1, rows, b, TILE_COLUMNS, tile, TILE_COLUMNS, false); \
+    }
+#define PAIR(rows)                       \
+    {                                    \
+        tile_##rows##_1, tile_##rows##_2 \
+    }
+
+TILE(1)
+TILE(2)
+TILE(3) TILE(4) TILE(5) TILE(6)
+#if TILE_ROWS == 14
+    TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+#endif
+
+        static tile_function *const tiles[TILE_ROWS][2] = {
+            PAIR(1), PAIR(2), PAIR(3), PAIR(4),  PAIR(5),  PAIR(6),
+#if TILE_ROWS == 14
+            PAIR(7), PAIR(8), PAIR(9), PAIR(10), PAIR(11), PAIR(12), PAIR(13), PAIR(14),
+#endif
+};
+
+/* An operand cut into panels of `width` lines. `slot` floats hold a packed panel of one block of k,
+ * with room for what packing spills. */
+typedef struct side {
+    const operand *x;
+    int64_t lines, width, slot;
+} side;
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static void pack_side(const side *s, float *dst, int64_t panel, int64_t p0, int64_t depth)
+{
+    int64_t first = panel * s->width, count = lt_min_i64(s->width, s->lines - first);
+    int64_t width = count; /* rows: just as many as there are; columns: whole vectors */
+    if (s->width == TILE_COLUMNS) width = count > LANES ? TILE_COLUMNS : LANES;
+    pack_panel(dst, width, s->x, first, count, p0, depth);
+}
+
+/* One part of the product that is done between two barriers: shared panels [first, last), and
+ * blocks of k [p0, p1). */
+typedef struct part {
+    const product *x;
+    side shared, streamed;
+    bool stream_b;
+    int64_t chunk; /* streamed panels of one task */
+    int64_t first, last, p0, p1;
+    int64_t splits; /* the shared panels are divided among so many tasks */
+    float *packed, *local;
+} part;
+
+static float *shared_slot(const part *t, int64_t block, int64_t panel)
+{
+    return t->packed + (block * (t->last - t->first) + panel - t->first) * t->shared.slot;
+}
+
+static void pack_shared(const part *t, int64_t item)
+{
+    int64_t panels = t->last - t->first, block = item / panels, panel = t->first + item % panels;
+    int64_t p = t->p0 + block * t->x->depth;
+    pack_side(&t->shared, shared_slot(t, block, panel), panel, p,
+              lt_min_i64(t->x->depth, t->p1 - p));
+}
+
+static void multiply_tile(const part *t, int64_t shared_panel, const float *shared,
+                          int64_t streamed_panel, const float *streamed, int64_t p, int64_t depth)
+{
+    float tile[TILE_ROWS * TILE_COLUMNS] __attribute__((aligned(64)));
+    const product *x = t->x;
+    int64_t i0 = (t->stream_b ? shared_panel : streamed_panel) * TILE_ROWS;
+    int64_t j0 = (t->stream_b ? streamed_panel : shared_panel) * TILE_COLUMNS;
+    int64_t rows = lt_min_i64(TILE_ROWS, x->m - i0), columns = lt_min_i64(TILE_COLUMNS, x->n - j0);
+    tiles[rows - 1][columns > LANES](depth, t->stream_b ? shared : streamed,
+                                     t->stream_b ? streamed : shared, tile);
+    write_tile(x, tile, i0, rows, j0, columns, p == 0, p + depth == x->k);
+}
+
+static void run_task(const part *t, int64_t task, float *local)
+{
+    int64_t total = divide_up(t->streamed.lines, t->streamed.width), split = task % t->splits;
+    int64_t from = task / t->splits * t->chunk, to = lt_min_i64(from + t->chunk, total);
+    int64_t panels = t->last - t->first;
+    int64_t begin = t->first + panels * split / t->splits;
+    int64_t end = t->first + panels * (split + 1) / t->splits;
+    int64_t block = 0, p = t->p0;
+    do { /* once even for k == 0: then the sums are 0 and the epilogue is all there is */
+        int64_t depth = lt_min_i64(t->x->depth, t->p1 - p);
+        for (int64_t s = from; s < to; s++)
+            pack_side(&t->streamed, local + (s - from) * t->streamed.slot, s, p, depth);
+        for (int64_t h = begin; h < end; h++)
+            for (int64_t s = from; s < to; s++)
+                multiply_tile(t, h, shared_slot(t, block, h), s,
+                              local + (s - from) * t->streamed.slot, p, depth);
+        p += depth;
+        block++;
+    } while (p < t->p1);
+}
+
+static void run_part(const part *t, int64_t local_floats)
+{
+    int64_t blocks = divide_up(t->p1 - t->p0, t->x->depth);
+    int64_t items = blocks * (t->last - t->first);
+    int64_t chunks = divide_up(divide_up(t->streamed.lines, t->streamed.width), t->chunk);
+    int64_t tasks = chunks * t->splits;
+#pragma omp parallel num_threads(t->x->threads)
+    {
+        float *local = t->local + omp_get_thread_num() * local_floats;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < items; i++)
+            pack_shared(t, i);
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < tasks; i++)
+            run_task(t, i, local);
+    }
+}
+
+static lt_status blocked_product(const lt_backend *backend, const product *x, lt_err *err)
+{
+    side rows = {&x->a, x->m, TILE_ROWS, TILE_ROWS * x->depth + LANES};
+    side columns = {&x->b, x->n, TILE_COLUMNS, TILE_COLUMNS * x->depth + LANES};
+    part t = {.x = x, .stream_b = x->n >= x->m};
+    t.shared = t.stream_b ? rows : columns;
+    t.streamed = t.stream_b ? columns : rows;
+    int64_t panels = divide_up(t.shared.lines, t.shared.width);
+    int64_t streamed = divide_up(t.streamed.lines, t.streamed.width);
+    /* chunks for some rounds over all threads, so that a slow thread is made up for */
+    t.chunk = lt_min_i64(lt_max_i64(CHUNK_FLOATS / t.streamed.slot, 1),
+                         divide_up(streamed, 3 * (int64_t)x->threads));
+    int64_t chunks = divide_up(streamed, t.chunk);
+    int64_t panels_at_once = lt_min_i64(panels, lt_max_i64(SHARED_MAX / t.shared.slot, 1));
+    t.splits = lt_min_i64(divide_up(2 * (int64_t)x->threads, chunks), panels_at_once);
+    if (x->threads == 1 || chunks >= 2 * x->threads) t.splits = 1;
+    int64_t blocks_at_once = lt_max_i64(SHARED_MAX / (panels_at_once * t.shared.slot), 1);
+    blocks_at_once = lt_min_i64(blocks_at_once, lt_max_i64(divide_up(x->k, x->depth), 1));
+    int64_t local_floats = t.chunk * t.streamed.slot;
+    size_t shared_bytes = (size_t)(blocks_at_once * panels_at_once * t.shared.slot) * sizeof(float);
+    size_t local_bytes = (size_t)(local_floats * x->threads) * sizeof(float);
+    LT_TRY(lt_scratch_get(backend, LT_SCRATCH_PACKED_A, shared_bytes, (void **)&t.packed, err));
+    LT_TRY(lt_scratch_get(backend, LT_SCRATCH_THREADS, local_bytes, (void **)&t.local, err));
+    for (t.first = 0; t.first < panels; t.first = t.last) {
+        t.last = lt_min_i64(t.first + panels_at_once, panels);
+        t.p0 = 0;
+        do {
+            t.p1 = lt_min_i64(t.p0 + blocks_at_once * x->depth, x->k);
+            run_part(&t, local_floats);
+            t.p0 = t.p1;
+        } while (t.p0 < x->k);
+    }
+    return LT_OK;
+}
+
+/* --- The operation --------------------------------------------------------------------------- */
+
+lt_status CPU(matmul)(const lt_backend *backend, const lt_matmul_args *a, lt_err *err)
+{
+    bool a_turned = a->layout == LT_MATMUL_TN, b_turned = a->layout == LT_MATMUL_NT;
+    product x = {.args = a, .m = a->c.shape[0], .n = a->c.shape[1]};
+    if (x.m == 0 || x.n == 0) return LT_OK;
+    x.k = a->a.shape[a_turned ? 0 : 1];
+    x.a = (operand){a->a.data, a_turned ? 1 : a->a.stride[0], a_turned ? a->a.stride[0] : 1};
+    x.b = (operand){a->b.data, b_turned ? a->b.stride[0] : 1, b_turned ? 1 : a->b.stride[0]};
+    x.threads = (double)x.m * (double)x.n * (double)x.k < PARALLEL_MIN ? 1 : backend->threads;
+    /* Blocks of k of nearly equal depth, in whole vectors. */
+    int64_t blocks = lt_max_i64(divide_up(x.k, DEPTH_MAX), 1);
+    x.depth = lt_max_i64(divide_up(divide_up(x.k, blocks), 16) * 16, 16);
+    x.early = a->activation == LT_ACTIVATION_NONE && !a->preactivation.data;
+    x.partial = a->preactivation.data ? a->preactivation : a->c;
+    /* Sums can wait in c only while nothing that c holds, or may alias, is needed at the end. */
+    bool c_needed = !x.early && (a->accumulate || a->residual.data);
+    if (c_needed && !a->preactivation.data) x.depth = lt_max_i64(x.k, 1);
+    if (b_turned && x.m <= DOT_ROWS) {
+        dot_product(&x);
+        return LT_OK;
+    }
+    return blocked_product(backend, &x, err);
+}
