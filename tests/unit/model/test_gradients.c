@@ -1,6 +1,7 @@
 /* The backward pass of whole models: against finite differences in double, and what must not change
  * it: the level of recompute (not one bit), the split into micro-batches, frozen layers. */
 #include "golden.h"
+#include "model/workspace.h"
 
 enum { ROWS = 2, LENGTH = 11 };
 
@@ -135,6 +136,22 @@ static void test_dropout_streams(void **state)
     free_batch(&b);
     lt_model_free(model);
     lt_backend_free(backend);
+}
+
+/* No two places share a mask, and evaluation has none. */
+static void test_dropout_sites(void **state)
+{
+    (void)state;
+    lt_dropout_mask masks[3 * LT_SITES];
+    lt_pass pass = {.dropout = true, .key = dropout_key};
+    for (int i = 0; i < 3 * LT_SITES; i++) {
+        masks[i] = lt_pass_mask(&pass, 0.5, i / LT_SITES, i % LT_SITES);
+        assert_true(masks[i].rate == 0.5 && masks[i].seed == dropout_key.seed);
+        for (int j = 0; j < i; j++)
+            assert_true(masks[i].stream != masks[j].stream);
+    }
+    pass.dropout = false;
+    assert_true(lt_pass_mask(&pass, 0.5, 0, LT_SITE_MLP_OUT).rate == 0);
 }
 
 /* --- Accumulation ---------------------------------------------------------------------------- */
@@ -288,9 +305,12 @@ static void test_refusals(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_finite_differences), cmocka_unit_test(test_recompute),
-        cmocka_unit_test(test_dropout_streams),    cmocka_unit_test(test_accumulation),
-        cmocka_unit_test(test_frozen_layers),      cmocka_unit_test(test_refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_finite_differences),
+                                       cmocka_unit_test(test_recompute),
+                                       cmocka_unit_test(test_dropout_streams),
+                                       cmocka_unit_test(test_dropout_sites),
+                                       cmocka_unit_test(test_accumulation),
+                                       cmocka_unit_test(test_frozen_layers),
+                                       cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
