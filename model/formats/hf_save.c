@@ -190,7 +190,7 @@ static bool is_weight_file(const char *name)
     const char *rest = name + 5;
     unsigned a, b;
     int used = 0;
-    if (sscanf(rest, "-%5u-of-%5u%n", &a, &b, &used) == 2 && used == 16) rest += used;
+    if (sscanf(rest, "-%5u-of-%5u%n", &a, &b, &used) == 2 && used == 15) rest += used;
     return strcmp(rest, ends[0]) == 0 || strcmp(rest, ends[1]) == 0;
 }
 
