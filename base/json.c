@@ -214,7 +214,7 @@ static lt_status write_string(const char *text, size_t size, lt_buffer *out, lt_
     return lt_buffer_append(out, "\"", 1, err);
 }
 
-/* The fewest digits that read back as the same double, and always recognisable as a real. */
+/* 15 to 17 digits, as few as read back as the same double, and always recognisable as a real. */
 static lt_status write_real(double value, lt_buffer *out, lt_err *err)
 {
     if (isnan(value)) return lt_buffer_append_text(out, "NaN", err);
