@@ -228,9 +228,10 @@ static lt_status next_line(lt_record_stream *s, lt_buffer *text, lt_err *err)
 typedef struct scan {
     int64_t depth;
     bool in_string, escaped;
+    bool closed; /* an object or array has just ended, and the value with it */
 } scan;
 
-/* True when the value ends before `byte`: at the comma or bracket that follows it. */
+/* True when the value ends before `byte`. */
 static bool ends_value(scan *at, unsigned char byte)
 {
     if (at->in_string) {
@@ -242,9 +243,10 @@ static bool ends_value(scan *at, unsigned char byte)
             at->in_string = false;
         return false;
     }
-    if (at->depth == 0 && (byte == ',' || byte == ']' || byte == '}')) return true;
+    if (at->closed || (at->depth == 0 && (byte == ',' || byte == ']' || byte == '}'))) return true;
     at->in_string = byte == '"';
     at->depth += (byte == '{' || byte == '[') - (byte == '}' || byte == ']');
+    at->closed = at->depth == 0 && (byte == '}' || byte == ']');
     return false;
 }
 
