@@ -292,7 +292,7 @@ static lt_status take_flag(parser *p, int argc, char **argv, int *used, lt_err *
     size_t length = value ? (size_t)(value - name) : strlen(name);
     const lt_option *option = lt_option_find(p->table, name, length);
     bool negated = false;
-    if (!option && strncmp(name, "no-", 3) == 0) {
+    if (!option && (strncmp(name, "no-", 3) == 0 || strncmp(name, "no_", 3) == 0)) {
         option = lt_option_find(p->table, name + 3, length - 3);
         negated = option && option->type == LT_OPTION_FLAG && !value;
         if (!negated) option = NULL;
