@@ -121,6 +121,11 @@ static lt_status check_ids(const lt_ids *ids, const lt_model_config *config, lt_
     if ((int64_t)ids->count > config->max_position_embeddings)
         return lt_fail(err, LT_ERR_LIMIT, "%zu tokens are too many: the model sees %lld at most",
                        ids->count, (long long)config->max_position_embeddings);
+    for (size_t i = 0; i < ids->count; i++)
+        if (ids->data[i] >= config->vocab_size)
+            return lt_fail(err, LT_ERR_USAGE,
+                           "token id %d is outside the model's vocabulary of %lld", ids->data[i],
+                           (long long)config->vocab_size);
     return LT_OK;
 }
 
@@ -279,12 +284,12 @@ static lt_status print_json(const scores *s, const lt_tokenizer *tokenizer, int6
     return status;
 }
 
-/* A piece in quotes, with control characters and quotes escaped as in C. */
+/* A piece in quotes, with control characters and quotes escaped as in C; "#id" without one. */
 static void print_piece(const lt_tokenizer *tokenizer, int32_t id, lt_buffer *text)
 {
     const char *piece = token_text(tokenizer, id, text);
     if (!piece) {
-        fputs("-", stdout);
+        printf("#%d", id);
         return;
     }
     putchar('"');
