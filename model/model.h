@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/batch.h"
 #include "base/buffer.h"
@@ -166,6 +167,12 @@ lt_status lt_model_save(const lt_model *model, const char *directory, lt_dtype d
 /* Resolves what a user types after --model: a directory, or org/name in the local Hugging Face
  * cache (HF_HOME, HF_HUB_CACHE, refs/main). LT_ERR_IO with where it looked. */
 lt_status lt_model_resolve(const char *name, lt_buffer *directory, lt_err *err);
+
+/* `lathe inspect` on a model directory (family, configuration, inventory; the weights are checked
+ * against the configuration) or on one safetensors file. `stats`: smallest, largest and mean value
+ * of each tensor too. */
+lt_status lt_inspect_model(const char *directory, bool stats, FILE *out, lt_err *err);
+lt_status lt_inspect_safetensors(const char *path, bool stats, FILE *out, lt_err *err);
 
 /* --- Memory plan
  * ------------------------------------------------------------------------------------------ */

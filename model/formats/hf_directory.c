@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "model/formats/hf_directory.h"
 #include "model/formats/layout.h"
 #include "model/formats/numbers.h"
 #include "model/formats/weight_files.h"
@@ -210,34 +211,65 @@ static lt_status convert_all(const lt_backend *backend, const source *sources, i
     return status;
 }
 
+/* A model without memory, the opened files, and where in them each of its rows is. */
+typedef struct loading {
+    lt_model *model;
+    lt_weight_files files;
+    source *sources;
+} loading;
+
+static void loading_free(loading *l)
+{
+    free(l->sources);
+    lt_weight_files_close(&l->files);
+    lt_model_free(l->model);
+}
+
+/* Everything that can be found wrong without memory for the weights. */
+static lt_status loading_begin(const char *directory, const lt_backend *backend, loading *out,
+                               lt_err *err)
+{
+    *out = (loading){0};
+    lt_model_config config = {0};
+    LT_TRY(lt_model_config_load(directory, &config, err));
+    LT_TRY(lt_model_new(&config, backend, &out->model, err));
+    lt_status status;
+    LT_TRY_GOTO(status, lt_weight_files_open(directory, &out->files, err), done);
+    out->sources = calloc((size_t)out->model->param_count, sizeof *out->sources);
+    if (!out->sources) {
+        status = lt_fail_nomem(err, (size_t)out->model->param_count * sizeof *out->sources,
+                               "the loading plan");
+        goto done;
+    }
+    status = find_all(&out->files, out->model, directory, out->sources, err);
+
+done:
+    if (status != LT_OK) loading_free(out);
+    return status;
+}
+
+lt_status lt_model_check_directory(const char *directory, int64_t *parameters, lt_err *err)
+{
+    loading l;
+    LT_TRY(loading_begin(directory, NULL, &l, err));
+    *parameters = lt_model_parameter_count(l.model, false);
+    loading_free(&l);
+    return LT_OK;
+}
+
 lt_status lt_model_load(const char *directory, const lt_backend *backend, lt_model **out,
                         lt_err *err)
 {
     *out = NULL;
-    lt_status status;
-    lt_model_config config = {0};
-    lt_model *model = NULL;
-    lt_weight_files files = {0};
-    source *sources = NULL;
-    LT_TRY_GOTO(status, lt_model_config_load(directory, &config, err), done);
-    LT_TRY_GOTO(status, lt_model_new(&config, backend, &model, err), done);
-    LT_TRY_GOTO(status, lt_weight_files_open(directory, &files, err), done);
-    sources = calloc((size_t)model->param_count, sizeof *sources);
-    if (!sources) {
-        status = lt_fail_nomem(err, (size_t)model->param_count * sizeof *sources, "loading");
-        goto done;
+    loading l;
+    LT_TRY(loading_begin(directory, backend, &l, err));
+    lt_status status = lt_model_allocate_weights(l.model, err);
+    /* the sources point to the model's rows, which have their memory now */
+    if (status == LT_OK) status = convert_all(backend, l.sources, l.model->param_count, err);
+    if (status == LT_OK) {
+        *out = l.model;
+        l.model = NULL;
     }
-    LT_TRY_GOTO(status, find_all(&files, model, directory, sources, err), done);
-    LT_TRY_GOTO(status, lt_model_allocate_weights(model, err), done);
-    /* views into the weights exist from here on, in model->params that the sources point to */
-    status = convert_all(backend, sources, model->param_count, err);
-
-done:
-    free(sources);
-    lt_weight_files_close(&files);
-    if (status != LT_OK)
-        lt_model_free(model);
-    else
-        *out = model;
+    loading_free(&l);
     return status;
 }
