@@ -1,9 +1,10 @@
 /* The choice of the next id from its logits.
  *
- * The filters need the k-th largest logit, or the logit at which the likeliest ids together reach
- * some probability. Both come from a radix descent over the logits' bits, four passes over the
- * vocabulary, with no sorting and no memory. Filtered logits become -inf, so that each filter works
- * on what the one before has left. */
+ * Logits become weights, exp((logit - largest) / temperature), in place. The filters need the k-th
+ * largest weight, or the weight at which the likeliest ids together reach some probability. Both
+ * come from a radix descent over the weights' bits, four passes over the vocabulary, with no
+ * sorting and no memory. What a filter drops gets weight 0, so that each works on what the one
+ * before left. */
 #include <math.h>
 #include <string.h>
 
@@ -34,33 +35,26 @@ static void penalise(float *logits, int64_t vocab, double penalty, const int32_t
     }
 }
 
-/* Bits in the order of the numbers: a larger float has a larger key. */
-static uint32_t key_of(float x)
+/* A weight is not negative, so its bits are in the order of the numbers. */
+static uint32_t key_of(float weight)
 {
     uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    memcpy(&bits, &weight, sizeof bits);
+    return bits;
 }
 
-static double weight_of(float logit, float largest, bool count_only)
-{
-    return count_only ? 1 : exp((double)logit - (double)largest);
-}
-
-/* The key of the logit at which the weights of all larger logits and its own reach `target`. A
- * weight is 1 (count_only) or the unnormalised probability. *above: the weight of what is larger.
- */
-static uint32_t key_at_weight(const float *logits, int64_t vocab, float largest, bool count_only,
-                              double target, double *above)
+/* The key of the weight at which everything larger and its own reach `target`: in number with
+ * `count`, else in sum. *above: what is larger. Target > 0. */
+static uint32_t key_at(const float *weights, int64_t vocab, bool count, double target,
+                       double *above)
 {
     uint32_t prefix = 0, mask = 0;
     double sum = 0; /* of everything beyond the current prefix */
     for (int shift = 24; shift >= 0; shift -= 8) {
         double bins[256] = {0};
         for (int64_t i = 0; i < vocab; i++) {
-            uint32_t key = key_of(logits[i]);
-            if ((key & mask) != prefix) continue;
-            bins[key >> shift & 255] += weight_of(logits[i], largest, count_only);
+            uint32_t key = key_of(weights[i]);
+            if ((key & mask) == prefix) bins[key >> shift & 255] += count ? 1 : (double)weights[i];
         }
         int lowest = 0, bin = 255;
         while (lowest < 255 && bins[lowest] == 0)
@@ -75,54 +69,57 @@ static uint32_t key_at_weight(const float *logits, int64_t vocab, float largest,
     return prefix;
 }
 
+static double sum_of(const float *weights, int64_t vocab)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < vocab; i++)
+        sum += (double)weights[i];
+    return sum;
+}
+
 /* Ties at the k-th place are all kept. */
-static void keep_top_k(float *logits, int64_t vocab, float largest, int64_t k)
+static void keep_top_k(float *weights, int64_t vocab, int64_t k)
 {
     double above;
     if (k >= vocab) return;
-    uint32_t threshold = key_at_weight(logits, vocab, largest, true, (double)k, &above);
+    uint32_t threshold = key_at(weights, vocab, true, (double)k, &above);
     for (int64_t i = 0; i < vocab; i++)
-        if (key_of(logits[i]) < threshold) logits[i] = -INFINITY;
+        if (key_of(weights[i]) < threshold) weights[i] = 0;
 }
 
 /* Keeps the smallest set of likeliest ids whose probability reaches p; of equal ones at its edge
  * the lower ids. */
-static void keep_top_p(float *logits, int64_t vocab, float largest, double p)
+static void keep_top_p(float *weights, int64_t vocab, double p)
 {
-    double above, total = 0;
-    for (int64_t i = 0; i < vocab; i++)
-        total += weight_of(logits[i], largest, false);
-    uint32_t threshold = key_at_weight(logits, vocab, largest, false, p * total, &above);
+    double above, target = p * sum_of(weights, vocab);
+    uint32_t threshold = key_at(weights, vocab, false, target, &above);
     for (int64_t i = 0; i < vocab; i++) {
-        uint32_t key = key_of(logits[i]);
-        bool keep = key > threshold;
-        if (key == threshold && above < p * total) {
-            keep = true;
-            above += weight_of(logits[i], largest, false);
-        }
-        if (!keep) logits[i] = -INFINITY;
+        uint32_t key = key_of(weights[i]);
+        if (key > threshold) continue;
+        if (key == threshold && above < target)
+            above += (double)weights[i];
+        else
+            weights[i] = 0;
     }
 }
 
-static void keep_min_p(float *logits, int64_t vocab, float largest, double p)
+/* The largest weight is 1. */
+static void keep_min_p(float *weights, int64_t vocab, double p)
 {
     for (int64_t i = 0; i < vocab; i++)
-        if (weight_of(logits[i], largest, false) < p) logits[i] = -INFINITY;
+        if ((double)weights[i] < p) weights[i] = 0;
 }
 
 /* The id at which the cumulative probability passes u in [0, 1). */
-static int64_t draw(const float *logits, int64_t vocab, float largest, double u)
+static int64_t draw(const float *weights, int64_t vocab, double u)
 {
-    double total = 0, sum = 0;
+    double target = u * sum_of(weights, vocab), sum = 0;
     int64_t last = 0;
-    for (int64_t i = 0; i < vocab; i++)
-        total += weight_of(logits[i], largest, false);
     for (int64_t i = 0; i < vocab; i++) {
-        double weight = weight_of(logits[i], largest, false);
-        if (weight == 0) continue;
-        sum += weight;
+        if (weights[i] == 0) continue;
+        sum += (double)weights[i];
         last = i;
-        if (sum > u * total) break;
+        if (sum > target) break;
     }
     return last;
 }
@@ -135,18 +132,16 @@ int32_t lt_sample(float *logits, int64_t vocab, const lt_sampling *sampling, con
     int64_t best = argmax(logits, vocab);
     if (sampling->temperature <= 0 || !isfinite(logits[best])) return (int32_t)best;
 
+    float *weights = logits, largest = logits[best];
     for (int64_t i = 0; i < vocab; i++) {
         /* relative to the largest, so that a tiny temperature does not overflow */
-        double x = ((double)logits[i] - (double)logits[best]) / sampling->temperature;
-        if (i != best) logits[i] = isnan(x) ? -INFINITY : (float)x;
+        double x = ((double)logits[i] - (double)largest) / sampling->temperature;
+        weights[i] = isnan(x) ? 0 : (float)exp(x);
     }
-    logits[best] = 0;
-    float largest = 0;
-    if (sampling->top_k > 0) keep_top_k(logits, vocab, largest, sampling->top_k);
-    if (sampling->top_p > 0 && sampling->top_p < 1)
-        keep_top_p(logits, vocab, largest, sampling->top_p);
-    if (sampling->min_p > 0) keep_min_p(logits, vocab, largest, sampling->min_p);
+    if (sampling->top_k > 0) keep_top_k(weights, vocab, sampling->top_k);
+    if (sampling->top_p > 0 && sampling->top_p < 1) keep_top_p(weights, vocab, sampling->top_p);
+    if (sampling->min_p > 0) keep_min_p(weights, vocab, sampling->min_p);
     uint64_t stream = lt_rng_stream(LT_RNG_SAMPLE, sequence, 0);
     double u = lt_random_uniform(sampling->seed, stream, (uint64_t)history_count);
-    return (int32_t)draw(logits, vocab, largest, u);
+    return (int32_t)draw(weights, vocab, u);
 }
