@@ -250,6 +250,47 @@ static void test_frozen_layers(void **state)
         }
 }
 
+/* --- Memory plan ----------------------------------------------------------------------------- */
+
+static void check_plan(const char *name, const lt_workspace_settings *settings, int64_t frozen)
+{
+    lt_backend *backend = make_backend(NULL);
+    lt_model *model = load_golden(name, NULL, backend);
+    size_t planned = 0;
+    OK(lt_workspace_plan(&model->config, backend, settings, frozen, &planned, err));
+    OK(lt_model_freeze_layers(model, frozen, err));
+    lt_workspace *w = new_workspace(model, settings);
+    assert_int_equal(planned, w->arena.used + w->host.used);
+    assert_true(w->arena.used <= w->arena.capacity);
+    lt_workspace_free(w);
+    lt_model_free(model);
+    lt_backend_free(backend);
+}
+
+/* The plan is what is taken, to the byte; and each level of recompute takes less. */
+static void test_plan(void **state)
+{
+    (void)state;
+    lt_backend *backend = make_backend(NULL);
+    for (int m = 0; m < GOLDEN_COUNT; m++) {
+        lt_model *model = load_golden(golden_names[m], NULL, backend);
+        lt_workspace_settings settings = training(0.1);
+        size_t last = SIZE_MAX, bytes;
+        for (int level = LT_RECOMPUTE_NONE; level <= LT_RECOMPUTE_BLOCK; level++) {
+            settings.recompute = (lt_recompute)level;
+            for (int64_t frozen = 0; frozen <= 2; frozen++)
+                check_plan(golden_names[m], &settings, frozen);
+            OK(lt_workspace_plan(&model->config, backend, &settings, 0, &bytes, err));
+            assert_true(bytes < last);
+            last = bytes;
+        }
+        settings.training = false;
+        check_plan(golden_names[m], &settings, 0);
+        lt_model_free(model);
+    }
+    lt_backend_free(backend);
+}
+
 /* --- Bad batches ----------------------------------------------------------------------------- */
 
 static void test_refusals(void **state)
@@ -311,6 +352,7 @@ int main(void)
                                        cmocka_unit_test(test_dropout_sites),
                                        cmocka_unit_test(test_accumulation),
                                        cmocka_unit_test(test_frozen_layers),
+                                       cmocka_unit_test(test_plan),
                                        cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
