@@ -99,38 +99,46 @@ lt_status lt_assistant_wrap(lt_model *model, const lt_tokenizer *tokenizer,
     return lt_encoder_create(tokenizer, &out->encoder, err);
 }
 
-/* Whether every token of `base` has the same id in `longer`. */
-static bool extends(const lt_tokenizer *longer, const lt_tokenizer *base)
+/* Whether the model's tokenizer, once it has the template's special tokens, is the dataset's: that
+ * is how a dataset's tokenizer is made. */
+static lt_status becomes(lt_tokenizer *own, const lt_dataset *dataset, bool *out, lt_err *err)
 {
-    int64_t count = lt_tokenizer_vocab_size(base);
-    if (lt_tokenizer_vocab_size(longer) < count) return false;
-    for (int64_t id = 0; id < count; id++) {
-        const char *a = lt_tokenizer_token(base, (int32_t)id);
-        const char *b = lt_tokenizer_token(longer, (int32_t)id);
-        if (a && (!b || strcmp(a, b) != 0)) return false;
-    }
-    return true;
+    const char *wanted = lt_tokenizer_hash(lt_dataset_tokenizer(dataset));
+    const char *const *special = lt_template_special_tokens(lt_dataset_template(dataset));
+    size_t count = 0, added;
+    while (special[count])
+        count++;
+    LT_TRY(lt_tokenizer_add_special_tokens(own, special, count, &added, err));
+    *out = strcmp(lt_tokenizer_hash(own), wanted) == 0;
+    return LT_OK;
+}
+
+/* The dataset's tokenizer instead of the model's own, and rows for the tokens it has more. */
+static lt_status adopt_tokenizer(lt_assistant *assistant, const lt_dataset *dataset, lt_err *err)
+{
+    bool same = false;
+    lt_encoder_free(assistant->encoder);
+    assistant->encoder = NULL;
+    if (assistant->owned_tokenizer)
+        LT_TRY(becomes(assistant->owned_tokenizer, dataset, &same, err));
+    if (!same)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "model and dataset do not match: the dataset was prepared with another "
+                       "tokenizer; prepare it again with --tokenizer set to the model's directory");
+    lt_tokenizer_free(assistant->owned_tokenizer);
+    assistant->owned_tokenizer = NULL;
+    assistant->tokenizer = lt_dataset_tokenizer(dataset);
+    LT_TRY(lt_encoder_create(assistant->tokenizer, &assistant->encoder, err));
+    int64_t tokens = lt_tokenizer_vocab_size(assistant->tokenizer);
+    if (tokens <= assistant->model->config.vocab_size) return LT_OK;
+    return lt_model_grow_vocab(assistant->model, tokens, err);
 }
 
 lt_status lt_assistant_use_dataset(lt_assistant *assistant, const lt_dataset *dataset, lt_err *err)
 {
-    const lt_tokenizer *tokenizer = lt_dataset_tokenizer(dataset);
-    if (strcmp(lt_tokenizer_hash(tokenizer), lt_tokenizer_hash(assistant->tokenizer)) != 0) {
-        if (!extends(tokenizer, assistant->tokenizer))
-            return lt_fail(err, LT_ERR_USAGE,
-                           "the dataset was prepared with another tokenizer than the model's; "
-                           "prepare it again with --tokenizer set to the model's directory");
-        lt_encoder *encoder = NULL;
-        LT_TRY(lt_encoder_create(tokenizer, &encoder, err));
-        lt_encoder_free(assistant->encoder);
-        lt_tokenizer_free(assistant->owned_tokenizer);
-        assistant->encoder = encoder;
-        assistant->owned_tokenizer = NULL;
-        assistant->tokenizer = tokenizer;
-        int64_t tokens = lt_tokenizer_vocab_size(tokenizer);
-        if (tokens > assistant->model->config.vocab_size)
-            LT_TRY(lt_model_grow_vocab(assistant->model, tokens, err));
-    }
+    const char *wanted = lt_tokenizer_hash(lt_dataset_tokenizer(dataset));
+    if (strcmp(lt_tokenizer_hash(assistant->tokenizer), wanted) != 0)
+        LT_TRY(adopt_tokenizer(assistant, dataset, err));
     assistant->notes.has_template = true;
     assistant->notes.template_ = lt_dataset_template(dataset);
     return LT_OK;
