@@ -173,7 +173,9 @@ typedef void tile_function(int64_t depth, const float *a, const float *b, float 
 
 TILE(1)
 TILE(2)
-TILE(3) TILE(4) TILE(5) TILE(6)
+TILE(3)
+TILE(4)
+TILE(5) TILE(6)
 #if TILE_ROWS == 14
     TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #endif

@@ -285,4 +285,28 @@ INLINE vec vec_zero(void)
     return vec_set(0);
 }
 
+/* 64-bit lanes, half as many; the operators + & | ^ << >> work on them. */
+typedef unsigned long long vec_u64 __attribute__((vector_size(4 * LANES)));
+
+INLINE vec_u64 vec_u64_set(uint64_t x)
+{
+    return (vec_u64){0} + (unsigned long long)x;
+}
+INLINE vec_u64 vec_u64_count(void) /* 0, 1, 2, ... */
+{
+    vec_u64 v;
+    for (unsigned i = 0; i < LANES / 2; i++)
+        v[i] = i;
+    return v;
+}
+/* The 64-bit products of the low 32 bits. */
+INLINE vec_u64 vec_multiply_u32(vec_u64 a, vec_u64 b)
+{
+#if LANES == 16
+    return (vec_u64)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#else
+    return (vec_u64)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#endif
+}
+
 #endif
