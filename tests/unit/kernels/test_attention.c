@@ -114,7 +114,7 @@ static const attention_case cases[] = {
     {"documents", 2, 150, 150, 2, 2, 16, 0, 0.2, 0, NO_OFFSET, 4, true},
     {"documents of one token", 1, 70, 70, 1, 1, 16, 0, 0.2, 0, NO_OFFSET, 70, true},
     {"documents, window, prefix", 2, 100, 120, 2, 1, 16, 9, 0.2, 0, BEHIND_CACHE, 3, false},
-    {"large logits", 1, 70, 70, 2, 2, 32, 0, 60, 0, NO_OFFSET, 0, true},
+    {"large logits", 1, 70, 70, 2, 2, 32, 0, 20, 0, NO_OFFSET, 0, true},
     {"dropout", 2, 70, 70, 2, 1, 16, 0, 0.2, 0.3, NO_OFFSET, 2, true},
     {"dropout, decode", 2, 2, 75, 4, 1, 16, 0, 0.2, 0.6, BEHIND_CACHE, 0, false},
     {"no queries", 2, 0, 5, 2, 2, 8, 0, 0.2, 0, NO_OFFSET, 0, false},
