@@ -63,7 +63,7 @@ static const lt_option options[] = {
     {.name = "limit",
      .type = LT_OPTION_INT,
      .offset = FIELD(limit),
-     .max = 9e15,
+     .max = 1e12,
      .default_text = "0",
      .help = "Answer only the first so many records of --input or --data; 0: all."},
     {.name = "template",
@@ -113,7 +113,7 @@ static const lt_option options[] = {
     {.name = "seed",
      .type = LT_OPTION_INT,
      .offset = FIELD(seed),
-     .max = 9e15,
+     .max = 1e12,
      .default_text = "42",
      .help = "The same seed samples the same answers."},
     {.name = "stop",
@@ -436,9 +436,10 @@ static void print_tally(const char *name, int width, const tally *t)
 static void print_summary(const totals *t, int64_t prompts, bool quiet)
 {
     if (!quiet)
-        fprintf(stderr, "%lld prompt%s, %lld tokens read, %lld written in %.2f s (%.1f tokens/s)\n",
+        fprintf(stderr,
+                "%lld prompt%s, %lld token%s read, %lld written in %.2f s (%.1f tokens/s)\n",
                 (long long)prompts, prompts == 1 ? "" : "s", (long long)t->prompt_tokens,
-                (long long)t->new_tokens, t->seconds,
+                t->prompt_tokens == 1 ? "" : "s", (long long)t->new_tokens, t->seconds,
                 t->seconds > 0 ? (double)t->new_tokens / t->seconds : 0);
     if (t->all.count == 0) return;
     print_tally("exact match", 0, &t->all);
