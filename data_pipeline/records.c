@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buffer.h"
-#include "base/options.h"
+#include "base/json.h"
 #include "data_pipeline/record_fields.h"
 
 /* --- Formats --- */
@@ -206,6 +205,14 @@ static bool is_blank(const char *text)
     return *text == '\0';
 }
 
+/* A number too large for JSON's integers is a string too, with a mark (base/json.h). */
+static bool is_text(const json_t *value)
+{
+    const size_t mark = strlen(LT_JSON_LITERAL_PREFIX);
+    return json_is_string(value) &&
+           strncmp(json_string_value(value), LT_JSON_LITERAL_PREFIX, mark) != 0;
+}
+
 static lt_status missing_field(const lt_field_source *source, lt_record_format format,
                                const char *key, lt_err *err)
 {
@@ -242,7 +249,7 @@ static lt_status text_field(const lt_field_source *source, lt_record_format form
                        "%s: '%s' is a list of messages; put all of them into one list under "
                        "'messages'",
                        source->where, key);
-    if (!json_is_string(value))
+    if (!is_text(value))
         return lt_fail(err, LT_ERR_FORMAT, "%s: '%s' must be a text", source->where, key);
     *out = json_string_value(value);
     if (required && is_blank(*out))
@@ -305,7 +312,7 @@ static lt_status read_message(const char *where, size_t index, const json_t *jso
             "%s: message %zu: the '%s' must be system, user, assistant or tool (or human, "
             "gpt, function_call, observation)",
             where, index + 1, role_key);
-    if (!json_is_string(content))
+    if (!is_text(content))
         return lt_fail(
             err, LT_ERR_UNSUPPORTED,
             "%s: message %zu: the '%s' must be a text; lists of parts, and tool calls in "
@@ -385,7 +392,7 @@ static lt_status read_fields(const lt_field_source *source, lt_record *out, lt_e
                        source->where);
     /* Only Dolly's format says what a category is; elsewhere a number may be anything. */
     const json_t *category = json_object_get(source->json, key_of(source->columns, "category"));
-    if (out->format != LT_FORMAT_DOLLY && category && !json_is_string(category)) return LT_OK;
+    if (out->format != LT_FORMAT_DOLLY && category && !is_text(category)) return LT_OK;
     return text_field(source, out->format, "category", false, &out->category, err);
 }
 
@@ -438,10 +445,8 @@ lt_status lt_record_to_json(const lt_record *record, const lt_columns *columns, 
         json_t *value = field ? json_object_get(record->json, key_of(columns, field)) : NULL;
         if (value) json_object_set(json, field, value);
     }
-    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     lt_status status =
-        text ? lt_buffer_append_text(out, text, err) : lt_fail_nomem(err, 0, "a record's text");
-    free(text);
+        json ? lt_json_dump(json, 0, out, err) : lt_fail_nomem(err, 0, "a record's text");
     json_decref(json);
     return status;
 }

@@ -210,6 +210,9 @@ static void bad_records_are_refused(void **state)
     REFUSES(read_text(text), "r.jsonl:2:", "'response'", "empty");
     snprintf(text, sizeof text, "%s{\"instruction\":\"i\",\"response\":5}", good);
     REFUSES(read_text(text), "r.jsonl:2:", "'response'", "text");
+    snprintf(text, sizeof text, "%s{\"instruction\":\"i\",\"response\":12345678901234567890123}",
+             good);
+    REFUSES(read_text(text), "r.jsonl:2:", "'response'", "text");
     snprintf(text, sizeof text, "%s{\"instruction\":\"\xC3(\",\"response\":\"r\"}", good);
     REFUSES(read_text(text), "r.jsonl:2:", "invalid UTF-8", "byte 17", "0xc3");
     REFUSES(read_text("{\"instruction\":\"\\u0000\",\"response\":\"r\"}"), "r.jsonl:1:");
