@@ -1,0 +1,233 @@
+/* lathe train: the console's side of a training run. */
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "train/train.h"
+
+enum { BAR_WIDTH = 24 };
+#define BAR_INTERVAL 0.1 /* seconds between redraws */
+
+typedef struct console {
+    bool terminal; /* a bar on the last line, redrawn in place */
+    bool bar_shown;
+    double bar_drawn; /* elapsed seconds */
+    int64_t first_step;
+    char output[512];
+} console;
+
+/* --- Signals -----------------------------------------------------------------------------------
+ */
+
+static volatile sig_atomic_t interrupts;
+
+static void say(const char *text)
+{
+    ssize_t ignored = write(STDERR_FILENO, text, strlen(text));
+    (void)ignored;
+}
+
+static void on_signal(int number)
+{
+    if (number == SIGINT && interrupts++ > 0) _exit(LT_EXIT_INTERRUPTED);
+    lt_train_request_stop();
+    say(number == SIGINT ? "\nlathe: stopping after this step; again to stop at once\n"
+                         : "\nlathe: stopping after this step\n");
+}
+
+static void handle_signals(void)
+{
+    const int stopping[] = {SIGINT, SIGTERM, SIGUSR1};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    for (int i = 0; i < 3; i++)
+        sigaction(stopping[i], &action, NULL);
+    signal(SIGPIPE, SIG_IGN); /* a closed console is no reason to lose a run */
+    signal(SIGXFSZ, SIG_IGN); /* a file too large is then an error that can be told */
+}
+
+/* --- The bar -----------------------------------------------------------------------------------
+ */
+
+static void clear_bar(console *c)
+{
+    if (c->bar_shown) fputs("\r\033[K", stdout);
+    c->bar_shown = false;
+}
+
+static void format_duration(double seconds, char out[32])
+{
+    int64_t s = isfinite(seconds) && seconds >= 0 && seconds < 1e9 ? (int64_t)(seconds + 0.5) : 0;
+    if (s >= 3600)
+        snprintf(out, 32, "%" PRId64 ":%02d:%02d", s / 3600, (int)(s / 60 % 60), (int)(s % 60));
+    else
+        snprintf(out, 32, "%d:%02d", (int)(s / 60), (int)(s % 60));
+}
+
+static double remaining_seconds(const console *c, const lt_step_info *info)
+{
+    double done = (double)(info->step - c->first_step);
+    return done > 0 ? info->elapsed_seconds / done * (double)(info->total_steps - info->step) : 0;
+}
+
+static int terminal_width(void)
+{
+    struct winsize size;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+static void draw_bar(console *c, const lt_step_info *info)
+{
+    if (!c->terminal) return;
+    bool last = info->step == info->total_steps;
+    if (!last && c->bar_shown && info->elapsed_seconds - c->bar_drawn < BAR_INTERVAL) return;
+    char cells[BAR_WIDTH + 1], eta[32], line[256];
+    double share = (double)info->step / (double)info->total_steps;
+    for (int i = 0; i < BAR_WIDTH; i++)
+        cells[i] = i < share * BAR_WIDTH ? '#' : '.';
+    cells[BAR_WIDTH] = '\0';
+    format_duration(remaining_seconds(c, info), eta);
+    snprintf(line, sizeof line, "[%s] %3.0f%%  step %" PRId64 "/%" PRId64 "  loss %.4f  ETA %s",
+             cells, 100 * share, info->step, info->total_steps, info->loss, eta);
+    /* a line that wraps can not be redrawn in place */
+    printf("\r\033[K%.*s", terminal_width() - 1, line);
+    fflush(stdout);
+    c->bar_shown = true;
+    c->bar_drawn = info->elapsed_seconds;
+}
+
+/* --- Events ------------------------------------------------------------------------------------
+ */
+
+static void on_start(void *context, const lt_run_info *info)
+{
+    console *c = context;
+    c->first_step = info->first_step;
+    snprintf(c->output, sizeof c->output, "%s", info->output);
+    fputs(info->setup, stdout);
+    fputc('\n', stdout);
+    fflush(stdout);
+}
+
+static void on_message(void *context, const char *text)
+{
+    clear_bar(context);
+    puts(text);
+    fflush(stdout);
+}
+
+static double per_second(double count, double seconds)
+{
+    return seconds > 0 ? count / seconds : 0;
+}
+
+static void on_step(void *context, const lt_step_info *info)
+{
+    console *c = context;
+    if (info->logging || !info->taken) {
+        clear_bar(c);
+        int width = snprintf(NULL, 0, "%" PRId64, info->total_steps);
+        printf("step %*" PRId64 "/%" PRId64 "  epoch %6.3f  loss %8.4f  accuracy %5.1f%%  norm "
+               "%8.3f  lr %9.3e  %8.0f tok/s  %7.1f GFLOP/s  %7.0f ms",
+               width, info->step, info->total_steps, info->epoch, info->loss, 100 * info->accuracy,
+               info->gradient_norm, info->learning_rate,
+               per_second((double)info->input_tokens, info->seconds),
+               per_second(info->flops, info->seconds) / 1e9, 1e3 * info->seconds);
+        if (info->skipped_steps > 0) printf("  skipped %" PRId64, info->skipped_steps);
+        if (!info->taken) fputs("  NOT TAKEN: not finite", stdout);
+        fputc('\n', stdout);
+        fflush(stdout);
+    }
+    draw_bar(c, info);
+}
+
+static void on_evaluation(void *context, const lt_eval_info *info)
+{
+    console *c = context;
+    clear_bar(c);
+    printf("held out, step %" PRId64 ": loss %.4f  perplexity %.3f  accuracy %.1f%%  %" PRId64
+           " tokens  %.1f s%s\n",
+           info->step, info->loss, info->perplexity, 100 * info->accuracy, info->tokens,
+           info->seconds, info->is_best ? "  best so far" : "");
+    fflush(stdout);
+}
+
+static void on_save(void *context, const lt_save_info *info)
+{
+    clear_bar(context);
+    if (info->error)
+        printf("warning: %s was not saved: %s; training goes on, what was saved before stays\n",
+               info->path, info->error);
+    else
+        printf("saved %s\n", info->path);
+    fflush(stdout);
+}
+
+static void print_result(const console *c, const lt_train_result *result)
+{
+    char duration[32];
+    format_duration(result->seconds, duration);
+    printf("\n%s after %" PRId64 " steps, %s; training loss %.4f",
+           result->interrupted     ? "stopped"
+           : result->stopped_early ? "stopped early, for want of a better held-out loss,"
+                                   : "done",
+           result->steps, duration, result->train_loss);
+    if (!isnan(result->eval_loss)) printf(", held-out loss %.4f", result->eval_loss);
+    if (isfinite(result->best_eval_loss))
+        printf(", best %.4f at step %" PRId64, result->best_eval_loss, result->best_step);
+    puts("");
+    if (result->interrupted) {
+        puts("the same command goes on from here");
+        return;
+    }
+    printf("final model  %s/final\n", c->output);
+    if (isfinite(result->best_eval_loss)) printf("best model   %s/best\n", c->output);
+    printf("report       %s/report.html\n", c->output);
+    printf("try          lathe generate --model %s/final --instruction \"...\"\n", c->output);
+}
+
+/* --- The command -------------------------------------------------------------------------------
+ */
+
+static int run(const lt_train_settings *settings)
+{
+    console c = {.terminal = isatty(STDOUT_FILENO) != 0};
+    const lt_train_observer observer = {.context = &c,
+                                        .start = on_start,
+                                        .message = on_message,
+                                        .step = on_step,
+                                        .evaluation = on_evaluation,
+                                        .save = on_save};
+    lt_train_result result;
+    lt_err err = {0};
+    handle_signals();
+    lt_status status = lt_train(settings, &observer, 1, &result, &err);
+    clear_bar(&c);
+    if (status != LT_OK) return lt_cli_fail(status, &err);
+    if (settings->dry_run) return LT_EXIT_OK;
+    print_result(&c, &result);
+    fflush(stdout);
+    if (result.last_save_failed) {
+        fputs("lathe: error: the last save failed; see the warnings above\n", stderr);
+        return LT_EXIT_FAILURE;
+    }
+    return result.interrupted ? LT_EXIT_INTERRUPTED : LT_EXIT_OK;
+}
+
+int lt_cmd_train(int argc, char **argv)
+{
+    lt_train_settings settings = {0};
+    lt_option_result options = {0};
+    int code = LT_EXIT_OK;
+    if (lt_cli_parse(&lt_train_options, argc, argv, &settings, &options, &code))
+        code = run(&settings);
+    lt_options_free(&lt_train_options, &settings, &options);
+    return code;
+}

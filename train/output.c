@@ -1,0 +1,252 @@
+/* The output directory:
+ *
+ *   checkpoint-STEP/  train_config.yaml  log.jsonl  events.out.tfevents.*  report.html
+ *   best/  final/     plain model directories
+ *
+ * A run starts in a directory that is not there or empty, goes on in one that holds a checkpoint of
+ * its own, and touches nothing else unless it is told to. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/fsio.h"
+#include "base/json.h"
+#include "train/trainer.h"
+
+/* --- May the run start there? ------------------------------------------------------------------
+ */
+
+/* Anything but what killed processes left? */
+static lt_status is_empty(const char *path, bool *empty, lt_err *err)
+{
+    lt_name_list names = {0};
+    LT_TRY(lt_list_directory(path, &names, err));
+    *empty = true;
+    for (size_t i = 0; i < names.count; i++)
+        *empty = *empty && lt_is_temporary_name(names.names[i]);
+    lt_name_list_free(&names);
+    return LT_OK;
+}
+
+static bool holds(const char *directory, const char *name)
+{
+    lt_buffer path = {0};
+    bool found = lt_path_join(&path, directory, name, NULL) == LT_OK && lt_path_exists(path.data);
+    lt_buffer_free(&path);
+    return found;
+}
+
+/* Left by a run of the same settings that ended before its first checkpoint: nothing of it is worth
+ * keeping, and the same command should simply work. */
+static bool is_false_start(const lt_trainer *t)
+{
+    const char *output = t->settings.output;
+    lt_buffer path = {0}, differences = {0};
+    bool same = !holds(output, "final") && holds(output, LT_TRAIN_CONFIG_FILE) &&
+                lt_path_join(&path, output, LT_TRAIN_CONFIG_FILE, NULL) == LT_OK &&
+                lt_settings_differences(t->resolved, path.data, &differences, NULL) == LT_OK &&
+                differences.size == 0;
+    lt_buffer_free(&path);
+    lt_buffer_free(&differences);
+    return same;
+}
+
+static lt_status note_problems(lt_trainer *t, const lt_buffer *problems, lt_err *err)
+{
+    const char *at = lt_buffer_text(problems);
+    while (*at) {
+        int length = (int)strcspn(at, "\n");
+        LT_TRY(lt_notice(t, err, "warning: checkpoint passed over: %.*s", length, at));
+        at += length + (at[length] == '\n');
+    }
+    return LT_OK;
+}
+
+static lt_status inspect_existing(lt_trainer *t, const lt_buffer *problems, lt_err *err)
+{
+    const char *output = t->settings.output;
+    bool automatic = strcmp(t->settings.resume, "auto") == 0, empty;
+    LT_TRY(is_empty(output, &empty, err));
+    if (empty || t->settings.force) return LT_OK;
+    if (problems->size > 0)
+        return lt_fail(err, LT_ERR_FORMAT,
+                       "%s holds no whole checkpoint (%.*s); choose another --output, or start "
+                       "anew with --force",
+                       output, (int)strcspn(problems->data, "\n"), problems->data);
+    if (automatic && is_false_start(t))
+        return lt_notice(t, err,
+                         "an earlier run in %s ended before its first checkpoint: starting again",
+                         output);
+    return lt_fail(err, LT_ERR_USAGE,
+                   "--output %s is not empty%s; choose another directory, or start there with "
+                   "--force",
+                   output, automatic ? " and holds no checkpoint to go on from" : "");
+}
+
+/* --resume DIR. */
+static lt_status take_checkpoint(lt_trainer *t, lt_err *err)
+{
+    const char *path = t->settings.resume;
+    lt_manifest manifest;
+    if (!lt_is_directory(path))
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--resume %s: there is no such checkpoint directory (or say auto or never)",
+                       path);
+    if (lt_checkpoint_verify(path, &manifest, err) != LT_OK)
+        return lt_fail_context(err, "--resume %s", path);
+    return lt_buffer_append_text(&t->checkpoint, path, err);
+}
+
+lt_status lt_output_inspect(lt_trainer *t, lt_err *err)
+{
+    const char *output = t->settings.output, *resume = t->settings.resume;
+    if (lt_path_exists(output) && !lt_is_directory(output))
+        return lt_fail(err, LT_ERR_USAGE, "--output %s is not a directory", output);
+    bool automatic = strcmp(resume, "auto") == 0;
+    if (!automatic && strcmp(resume, "never") != 0) return take_checkpoint(t, err);
+    if (!lt_path_exists(output)) return LT_OK;
+    lt_buffer problems = {0};
+    lt_status status = LT_OK;
+    if (automatic)
+        LT_TRY_GOTO(status, lt_checkpoint_latest(output, &t->checkpoint, &problems, err), done);
+    status = t->checkpoint.size > 0 ? note_problems(t, &problems, err)
+                                    : inspect_existing(t, &problems, err);
+done:
+    lt_buffer_free(&problems);
+    return status;
+}
+
+/* --- Making it ready ---------------------------------------------------------------------------
+ */
+
+/* Two runs in one directory would take each other's checkpoints away. The lock goes with the
+ * process. */
+static lt_status lock_output(lt_trainer *t, lt_err *err)
+{
+    const char *output = t->settings.output;
+    t->output_lock = open(output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (t->output_lock < 0)
+        return lt_fail(err, LT_ERR_IO, "%s can not be opened: %s", output, strerror(errno));
+    if (flock(t->output_lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return LT_OK;
+    return lt_fail(err, LT_ERR_USAGE, "another lathe train is at work in %s", output);
+}
+
+static bool is_of_a_run(const char *output, const char *name)
+{
+    static const char *const files[] = {"log.jsonl", "report.html", LT_TRAIN_CONFIG_FILE};
+    lt_buffer path = {0};
+    if (strncmp(name, "events.out.tfevents.", 20) == 0) return true;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (strcmp(name, files[i]) == 0) return true;
+    if (lt_path_join(&path, output, name, NULL) != LT_OK) return false;
+    bool model = strcmp(name, "best") == 0 || strcmp(name, "final") == 0;
+    bool ours = model ? holds(path.data, LT_TRAINER_STATE_FILE)
+                      : strncmp(name, "checkpoint-", 11) == 0 && lt_is_checkpoint(path.data);
+    lt_buffer_free(&path);
+    return ours;
+}
+
+/* A fresh start: what an earlier run left goes; files of anybody else stay. */
+static lt_status clear_earlier_run(const char *output, lt_err *err)
+{
+    lt_name_list names = {0};
+    lt_buffer path = {0};
+    lt_status status = lt_list_directory(output, &names, err);
+    for (size_t i = 0; i < names.count && status == LT_OK; i++) {
+        if (!is_of_a_run(output, names.names[i])) continue;
+        status = lt_path_join(&path, output, names.names[i], err);
+        if (status == LT_OK) status = lt_remove_tree(path.data, err);
+    }
+    lt_buffer_free(&path);
+    lt_name_list_free(&names);
+    return status;
+}
+
+lt_status lt_output_prepare(lt_trainer *t, lt_err *err)
+{
+    const char *output = t->settings.output;
+    lt_buffer path = {0};
+    LT_TRY(lt_make_directories(output, err));
+    LT_TRY(lock_output(t, err));
+    LT_TRY(lt_remove_stale_temporaries(output, err));
+    if (t->checkpoint.size == 0) LT_TRY(clear_earlier_run(output, err));
+    lt_status status = lt_path_join(&path, output, LT_TRAIN_CONFIG_FILE, err);
+    if (status == LT_OK)
+        status = lt_write_file(path.data, t->resolved_yaml, strlen(t->resolved_yaml), err);
+    lt_buffer_free(&path);
+    return status;
+}
+
+/* --- Models ------------------------------------------------------------------------------------
+ */
+
+lt_status lt_write_model_files(const lt_trainer *t, const char *directory, lt_dtype dtype,
+                               lt_err *err)
+{
+    LT_TRY(lt_model_save(t->model, directory, dtype, err));
+    LT_TRY(lt_tokenizer_save(lt_dataset_tokenizer(t->dataset), directory, err));
+    return lt_model_notes_save(&t->notes, directory, err);
+}
+
+static json_t *path_or_null(const lt_trainer *t, bool known)
+{
+    return known ? json_sprintf("%s/best", t->settings.output) : json_null();
+}
+
+/* The keys that Hugging Face's Trainer writes, in its order, and ours under "lathe". */
+lt_status lt_write_trainer_state(const lt_trainer *t, const char *directory, lt_err *err)
+{
+    const lt_train_state *s = &t->state;
+    const lt_train_settings *settings = &t->settings;
+    json_t *own = NULL;
+    lt_buffer path = {0};
+    bool has_best = isfinite(s->best_loss);
+    LT_TRY(lt_train_state_to_json(s, &own, err));
+    json_t *all = json_pack(
+        "{s:I, s:o, s:o, s:o, s:I, s:I, s:b, s:b, s:b, s:o, s:O, s:I, s:I, s:I, s:I, s:I, s:{}, "
+        "s:o, s:I, s:n, s:n}",
+        "best_global_step", (json_int_t)s->best_step, "best_metric",
+        has_best ? json_real(s->best_loss) : json_null(), "best_model_checkpoint",
+        path_or_null(t, has_best), "epoch", json_real((double)s->step / (double)t->steps_per_epoch),
+        "eval_steps", (json_int_t)t->eval_steps, "global_step", (json_int_t)s->step,
+        "is_hyper_param_search", 0, "is_local_process_zero", 1, "is_world_process_zero", 1, "lathe",
+        own, "log_history", t->log_history, "logging_steps", (json_int_t)settings->logging_steps,
+        "max_steps", (json_int_t)s->total_steps, "num_input_tokens_seen",
+        (json_int_t)s->input_tokens, "num_train_epochs",
+        (json_int_t)((s->total_steps - 1) / t->steps_per_epoch + 1), "save_steps",
+        (json_int_t)t->save_steps, "stateful_callbacks", "total_flos", json_real(s->flops),
+        "train_batch_size", (json_int_t)settings->micro_batch_size, "trial_name", "trial_params");
+    lt_status status = all ? lt_path_join(&path, directory, LT_TRAINER_STATE_FILE, err)
+                           : lt_fail_nomem(err, 4096, "the training state");
+    if (status == LT_OK) status = lt_json_write_file(path.data, all, err);
+    json_decref(all);
+    lt_buffer_free(&path);
+    return status;
+}
+
+static lt_dtype saved_dtype(const char *name)
+{
+    if (strcmp(name, "bfloat16") == 0) return LT_BF16;
+    return strcmp(name, "float16") == 0 ? LT_F16 : LT_F32;
+}
+
+lt_status lt_output_save_model(lt_trainer *t, const char *name, lt_err *err)
+{
+    lt_buffer path = {0};
+    lt_new_directory directory = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_path_join(&path, t->settings.output, name, err), done);
+    LT_TRY_GOTO(status, lt_new_directory_begin(&directory, path.data, err), done);
+    LT_TRY_GOTO(
+        status,
+        lt_write_model_files(t, directory.temporary, saved_dtype(t->settings.save_dtype), err),
+        done);
+    LT_TRY_GOTO(status, lt_write_trainer_state(t, directory.temporary, err), done);
+    status = lt_new_directory_commit(&directory, true, err);
+done:
+    if (status != LT_OK) lt_new_directory_abort(&directory);
+    lt_buffer_free(&path);
+    return status;
+}

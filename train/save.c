@@ -1,0 +1,80 @@
+/* Checkpoints of a run in progress. A full disk must not cost the run: what can not be saved is
+ * told, the old checkpoint stays, and the next time is tried again. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "train/trainer.h"
+
+#define SPACE_FOR_SMALL_FILES ((uint64_t)4 << 20)
+
+/* Better no attempt than one that fills the disk to the brim for everybody. */
+static lt_status check_space(const lt_trainer *t, lt_err *err)
+{
+    uint64_t free_bytes,
+        needed = (uint64_t)t->model->weight_count * sizeof(float) + t->plan.optimizer;
+    if (lt_free_space(t->settings.output, &free_bytes, NULL) != LT_OK) return LT_OK;
+    if (free_bytes >= needed + SPACE_FOR_SMALL_FILES) return LT_OK;
+    return lt_fail(err, LT_ERR_IO,
+                   "no room in %s: a checkpoint takes %.1f MB, and %.1f MB are free",
+                   t->settings.output, (double)(needed + SPACE_FOR_SMALL_FILES) / 1e6,
+                   (double)free_bytes / 1e6);
+}
+
+static lt_status write_files(const lt_trainer *t, const char *directory, lt_err *err)
+{
+    lt_buffer path = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_write_model_files(t, directory, t->backend->real, err), done);
+    LT_TRY_GOTO(status, lt_path_join(&path, directory, LT_OPTIMIZER_FILE, err), done);
+    LT_TRY_GOTO(status, lt_optimizer_save(&t->optimizer, t->model, path.data, err), done);
+    LT_TRY_GOTO(status, lt_write_trainer_state(t, directory, err), done);
+    LT_TRY_GOTO(status, lt_path_join(&path, directory, LT_TRAIN_CONFIG_FILE, err), done);
+    LT_TRY_GOTO(status, lt_write_file(path.data, t->resolved_yaml, strlen(t->resolved_yaml), err),
+                done);
+    lt_manifest manifest = {
+        .step = t->state.step, .threads = t->state.threads, .world_size = t->state.world_size};
+    snprintf(manifest.backend, sizeof manifest.backend, "%s", t->backend->name);
+    snprintf(manifest.lathe_version, sizeof manifest.lathe_version, "%s", LATHE_VERSION);
+    status = lt_manifest_write(directory, &manifest, err);
+done:
+    lt_buffer_free(&path);
+    return status;
+}
+
+static lt_status write_checkpoint(const lt_trainer *t, const char *path, lt_err *err)
+{
+    lt_new_directory directory = {0};
+    lt_manifest manifest;
+    lt_status status;
+    LT_TRY_GOTO(status, check_space(t, err), done);
+    LT_TRY_GOTO(status, lt_new_directory_begin(&directory, path, err), done);
+    LT_TRY_GOTO(status, write_files(t, directory.temporary, err), done);
+    LT_TRY_GOTO(status, lt_new_directory_commit(&directory, true, err), done);
+    status = lt_checkpoint_verify(path, &manifest, err);
+done:
+    if (status != LT_OK) lt_new_directory_abort(&directory);
+    return status;
+}
+
+void lt_trainer_save(lt_trainer *t)
+{
+    lt_buffer path = {0};
+    lt_err err = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_checkpoint_path(t->settings.output, t->state.step, &path, &err), done);
+    LT_TRY_GOTO(status, write_checkpoint(t, path.data, &err), done);
+    t->saved_step = t->state.step;
+    /* only now that the new one is known to be good */
+    lt_err why = {0};
+    if (lt_checkpoint_prune(t->settings.output, t->state.step, t->state.best_step,
+                            t->settings.save_total_limit, &why) != LT_OK)
+        lt_tell(t, "warning: old checkpoints stay: %s", why.message);
+done:
+    t->save_failed = status != LT_OK;
+    const lt_save_info info = {.step = t->state.step,
+                               .path = lt_buffer_text(&path),
+                               .error = status == LT_OK ? NULL : err.message};
+    lt_tell_save(t, &info);
+    lt_buffer_free(&path);
+}

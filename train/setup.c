@@ -1,0 +1,263 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/fsio.h"
+#include "base/json.h"
+#include "model/memory.h"
+#include "train/trainer.h"
+
+#define TIMES_PER_RUN 10 /* evaluations and checkpoints when no interval is given */
+
+/* --- Batch and length --------------------------------------------------------------------------
+ */
+
+static lt_status resolve_batch(lt_train_settings *s, lt_err *err)
+{
+    int64_t rows = s->micro_batch_size, global = s->global_batch_size;
+    if (s->gradient_accumulation_steps == 0) {
+        if (global % rows != 0)
+            return lt_fail(err, LT_ERR_USAGE,
+                           "--global-batch-size %lld is not a multiple of --micro-batch-size %lld",
+                           (long long)global, (long long)rows);
+        s->gradient_accumulation_steps = global ? global / rows : 1;
+    }
+    if (global && rows * s->gradient_accumulation_steps != global)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--global-batch-size %lld is not --micro-batch-size %lld times "
+                       "--gradient-accumulation-steps %lld; give two of them",
+                       (long long)global, (long long)rows,
+                       (long long)s->gradient_accumulation_steps);
+    return LT_OK;
+}
+
+static lt_status resolve_length(lt_trainer *t, lt_err *err)
+{
+    lt_train_settings *s = &t->settings;
+    int64_t visible = t->config.max_position_embeddings;
+    if (s->max_length > visible)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--max-length %lld is more than the %lld positions that the model has",
+                       (long long)s->max_length, (long long)visible);
+    if (s->max_length == 0)
+        s->max_length =
+            lt_min_i64(visible, lt_max_i64(lt_dataset_longest(t->dataset, LT_SPLIT_TRAIN),
+                                           lt_dataset_longest(t->dataset, LT_SPLIT_VALIDATION)));
+    return LT_OK;
+}
+
+/* --- Data --------------------------------------------------------------------------------------
+ */
+
+static lt_status open_loaders(lt_trainer *t, lt_err *err)
+{
+    lt_loader_settings settings = {.split = LT_SPLIT_TRAIN,
+                                   .rows = t->settings.micro_batch_size,
+                                   .max_length = t->settings.max_length,
+                                   .packing = t->settings.packing,
+                                   .shuffle = true,
+                                   .seed = (uint64_t)t->settings.seed};
+    LT_TRY(lt_loader_create(t->dataset, &settings, &t->loader, err));
+    if (lt_dataset_count(t->dataset, LT_SPLIT_VALIDATION) == 0) return LT_OK;
+    settings.split = LT_SPLIT_VALIDATION;
+    settings.shuffle = false;
+    lt_err why = {0};
+    if (lt_loader_create(t->dataset, &settings, &t->eval_loader, &why) == LT_OK) return LT_OK;
+    /* held-out documents that are all too long are no reason not to train */
+    return lt_notice(t, err, "warning: no held-out loss: %s", why.message);
+}
+
+static lt_scheduler scheduler_kind(const char *name)
+{
+    static const char *const names[] = {"cosine", "linear", "constant", "wsd"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, names[i]) == 0) return (lt_scheduler)i;
+    return LT_SCHEDULER_COSINE;
+}
+
+static int64_t round_up(double x)
+{
+    return (int64_t)ceil(x - 1e-9); /* 0.1 * 30 is a hair above 3 */
+}
+
+/* A step never reaches over the end of an epoch, so that any split of the same global batch into
+ * micro-batches gives the same steps. */
+static void resolve_steps(lt_trainer *t)
+{
+    const lt_train_settings *s = &t->settings;
+    int64_t batches = lt_loader_batches_per_epoch(t->loader);
+    t->steps_per_epoch = (batches - 1) / s->gradient_accumulation_steps + 1;
+    int64_t total =
+        s->max_steps > 0 ? s->max_steps : round_up(s->epochs * (double)t->steps_per_epoch);
+    total = lt_max_i64(total, 1);
+    int64_t warmup =
+        s->warmup_steps > 0 ? s->warmup_steps : round_up(s->warmup_ratio * (double)total);
+    t->schedule = (lt_schedule){.kind = scheduler_kind(s->lr_scheduler),
+                                .learning_rate = s->learning_rate,
+                                .min_lr_ratio = s->min_lr_ratio,
+                                .decay_ratio = s->decay_ratio,
+                                .warmup_steps = lt_min_i64(warmup, total),
+                                .total_steps = total};
+    int64_t share = (total - 1) / TIMES_PER_RUN + 1;
+    t->eval_steps = s->eval_steps ? s->eval_steps : share;
+    t->save_steps = s->save_steps ? s->save_steps : share;
+}
+
+/* --- Memory ------------------------------------------------------------------------------------
+ */
+
+static lt_recompute recompute_level(const char *name)
+{
+    if (strcmp(name, "block") == 0) return LT_RECOMPUTE_BLOCK;
+    return strcmp(name, "selective") == 0 ? LT_RECOMPUTE_SELECTIVE : LT_RECOMPUTE_NONE;
+}
+
+static lt_status make_plan(lt_trainer *t, lt_err *err)
+{
+    const lt_train_settings *s = &t->settings;
+    lt_train_plan *plan = &t->plan;
+    t->workspace_settings = (lt_workspace_settings){.rows = s->micro_batch_size,
+                                                    .length = s->max_length,
+                                                    .training = true,
+                                                    .recompute = recompute_level(s->recompute),
+                                                    .embd_pdrop = s->embd_pdrop,
+                                                    .resid_pdrop = s->resid_pdrop,
+                                                    .attn_pdrop = s->attn_pdrop};
+    LT_TRY(lt_model_plan(&t->config, t->backend, &t->workspace_settings, s->freeze_layers,
+                         &plan->model, err));
+    size_t elements = plan->model.gradients / lt_dtype_size(t->backend->real);
+    plan->optimizer = lt_optimizer_plan((int64_t)elements, t->backend->real);
+    const uint64_t parts[] = {plan->model.weights, plan->model.gradients, plan->optimizer,
+                              plan->model.activations};
+    plan->total = 0;
+    for (int i = 0; i < 4; i++)
+        if (__builtin_add_overflow(plan->total, parts[i], &plan->total)) plan->total = UINT64_MAX;
+    plan->available = lt_available_memory();
+    return LT_OK;
+}
+
+lt_status lt_trainer_check_memory(const lt_trainer *t, lt_err *err)
+{
+    const lt_train_plan *p = &t->plan;
+    if (p->total <= p->available) return LT_OK;
+    return lt_fail(err, LT_ERR_NOMEM,
+                   "not enough memory: %.2f GB are needed (weights %.2f, gradients %.2f, optimizer "
+                   "%.2f, activations %.2f) and %.2f GB are available; take a smaller "
+                   "--micro-batch-size (now %lld) with more --gradient-accumulation-steps, a "
+                   "shorter --max-length (now %lld), --recompute block, or --freeze-layers",
+                   (double)p->total / 1e9, (double)p->model.weights / 1e9,
+                   (double)p->model.gradients / 1e9, (double)p->optimizer / 1e9,
+                   (double)p->model.activations / 1e9, (double)p->available / 1e9,
+                   (long long)t->settings.micro_batch_size, (long long)t->settings.max_length);
+}
+
+static int32_t stop_id(const lt_trainer *t)
+{
+    const lt_tokenizer *tokenizer = lt_dataset_tokenizer(t->dataset);
+    const char *token = lt_template_stop_token(lt_dataset_template(t->dataset));
+    return token ? lt_tokenizer_token_id(tokenizer, token) : lt_tokenizer_eos_id(tokenizer);
+}
+
+lt_status lt_trainer_allocate(lt_trainer *t, lt_err *err)
+{
+    bool resumed = t->checkpoint.size > 0;
+    const char *directory = lt_buffer_text(resumed ? &t->checkpoint : &t->model_directory);
+    LT_TRY(lt_model_load(directory, t->backend, &t->model, err));
+    LT_TRY(lt_model_grow_vocab(t->model, t->config.vocab_size, err));
+    int32_t stop = stop_id(t);
+    if (stop >= 0) {
+        t->model->config.eos_token_ids[0] = stop;
+        t->model->config.eos_token_count = 1;
+    }
+    LT_TRY(lt_model_freeze_layers(t->model, t->settings.freeze_layers, err));
+    LT_TRY(lt_model_allocate_gradients(t->model, err));
+    LT_TRY(lt_optimizer_create(t->model, &t->optimizer, err));
+    return lt_workspace_create(t->model, &t->workspace_settings, &t->workspace, err);
+}
+
+/* --- Identity ----------------------------------------------------------------------------------
+ */
+
+static bool decides_the_model(const char *name)
+{
+    size_t length = strlen(name);
+    const char suffix[] = ".safetensors";
+    return strcmp(name, "config.json") == 0 ||
+           (length >= sizeof suffix && strcmp(name + length - (sizeof suffix - 1), suffix) == 0);
+}
+
+lt_status lt_model_directory_hash(const char *directory, char out[LT_HASH_TEXT_SIZE], lt_err *err)
+{
+    lt_name_list names = {0};
+    lt_buffer path = {0}, all = {0};
+    char hash[LT_HASH_TEXT_SIZE];
+    lt_status status;
+    LT_TRY_GOTO(status, lt_list_directory(directory, &names, err), done);
+    for (size_t i = 0; i < names.count; i++) {
+        if (!decides_the_model(names.names[i])) continue;
+        LT_TRY_GOTO(status, lt_path_join(&path, directory, names.names[i], err), done);
+        LT_TRY_GOTO(status, lt_hash_file(path.data, 0, hash, err), done);
+        LT_TRY_GOTO(status, lt_buffer_printf(&all, err, "%s %s\n", names.names[i], hash), done);
+    }
+    lt_hash_bytes(lt_buffer_text(&all), all.size, out);
+done:
+    lt_buffer_free(&path);
+    lt_buffer_free(&all);
+    lt_name_list_free(&names);
+    return status;
+}
+
+static lt_status note_identity(lt_trainer *t, lt_err *err)
+{
+    lt_train_state *state = &t->state;
+    char hash[LT_HASH_TEXT_SIZE];
+    LT_TRY(lt_model_directory_hash(lt_buffer_text(&t->model_directory), hash, err));
+    snprintf(state->model_hash, sizeof state->model_hash, "%s", hash);
+    snprintf(state->dataset_hash, sizeof state->dataset_hash, "%s", lt_dataset_hash(t->dataset));
+    snprintf(state->backend, sizeof state->backend, "%s", t->backend->name);
+    snprintf(state->lathe_version, sizeof state->lathe_version, "%s", LATHE_VERSION);
+    state->threads = t->backend->threads;
+    state->total_steps = t->schedule.total_steps;
+    return LT_OK;
+}
+
+/* --- All of it ---------------------------------------------------------------------------------
+ */
+
+static lt_status open_inputs(lt_trainer *t, lt_err *err)
+{
+    const lt_train_settings *s = &t->settings;
+    const lt_backend_settings backend = {.device = strcmp(s->device, "cuda") == 0 ? LT_DEVICE_CUDA
+                                                                                  : LT_DEVICE_CPU,
+                                         .threads = (int)s->threads};
+    LT_TRY(lt_backend_create(&backend, &t->backend, err));
+    LT_TRY(lt_model_resolve(s->model, &t->model_directory, err));
+    LT_TRY(lt_model_config_load(lt_buffer_text(&t->model_directory), &t->config, err));
+    return lt_dataset_open(s->data, &t->dataset, err);
+}
+
+lt_status lt_trainer_prepare(lt_trainer *t, lt_err *err)
+{
+    LT_TRY(open_inputs(t, err));
+    LT_TRY(lt_vocabulary_match(t, err));
+    LT_TRY(resolve_batch(&t->settings, err));
+    LT_TRY(resolve_length(t, err));
+    LT_TRY(make_plan(t, err));
+    LT_TRY(open_loaders(t, err));
+    resolve_steps(t);
+    t->notes = (lt_model_notes){.has_template = true,
+                                .template_ = lt_dataset_template(t->dataset),
+                                .max_length = t->settings.max_length};
+    LT_TRY(note_identity(t, err));
+
+    /* how a run was started is not part of what it is */
+    lt_train_settings saved = t->settings;
+    saved.resume = "auto";
+    saved.force = false;
+    LT_TRY(lt_options_to_json(&lt_train_options, &saved, &t->resolved, err));
+    LT_TRY(lt_options_to_yaml(&lt_train_options, &saved, &t->resolved_yaml, err));
+    LT_TRY(lt_output_inspect(t, err));
+    if (t->checkpoint.size > 0) LT_TRY(lt_resume_check(t, err));
+    return lt_trainer_describe(t, err);
+}

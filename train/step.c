@@ -1,0 +1,155 @@
+/* One optimizer step. Losses, token counts and gradients of its micro-batches are sums; they are
+ * divided once, by the trained tokens of the whole step, when the gradient is clipped. */
+#include <math.h>
+
+#include "base/rng.h"
+#include "train/trainer.h"
+
+/* What a batch holds, padding apart. */
+typedef struct batch_content {
+    int64_t tokens;
+    double attended; /* pairs of a query and a key it sees, within documents */
+} batch_content;
+
+/* Padding sees only itself, is no target, and nothing follows it. */
+static bool is_padding(const lt_batch *batch, int64_t row, int64_t at)
+{
+    int64_t cell = row * batch->length + at;
+    if (batch->positions[cell] != 0 || batch->targets[cell] != LT_IGNORE) return false;
+    return at + 1 == batch->length || batch->positions[cell + 1] != 1;
+}
+
+static batch_content count_content(const lt_batch *batch)
+{
+    batch_content content = {0};
+    for (int64_t row = 0; row < batch->rows; row++) {
+        for (int64_t at = 0; at < batch->length; at++) {
+            if (is_padding(batch, row, at)) continue;
+            content.tokens++;
+            content.attended += batch->positions[row * batch->length + at] + 1;
+        }
+    }
+    return content;
+}
+
+/* Multiply-adds count 2. Forward takes every weight once; backward as often for the gradient of the
+ * activations and again for that of the weights, from the first trained block on. The head works on
+ * trained tokens only. */
+static double necessary_flops(const lt_trainer *t, const batch_content *content, int64_t trained)
+{
+    const lt_model *model = t->model;
+    const lt_model_config *c = &model->config;
+    double flops = 0;
+    for (int i = 0; i < model->param_count; i++) {
+        const lt_param *p = &model->params[i];
+        bool in_block = p->layer >= 0 && p->layer < c->num_hidden_layers;
+        if (p->ndim != 2 || !in_block) continue;
+        flops += 2.0 * (double)p->shape[0] * (double)p->shape[1] * (p->trainable ? 3 : 1) *
+                 (double)content->tokens;
+    }
+    double head = (double)c->vocab_size * (double)c->hidden_size;
+    double width = (double)c->num_attention_heads * (double)c->head_dim;
+    double passes = 3.0 * (double)c->num_hidden_layers - 2.0 * (double)t->settings.freeze_layers;
+    return flops + 6.0 * head * (double)trained + 4.0 * width * passes * content->attended;
+}
+
+/* The gradients of one step's micro-batches; a step ends with its epoch at the latest. */
+static lt_status accumulate(lt_trainer *t, lt_loss *loss, lt_step_info *info, lt_err *err)
+{
+    const int64_t accumulation = t->settings.gradient_accumulation_steps;
+    lt_loader_position position = lt_loader_tell(t->loader);
+    const int64_t epoch = position.epoch;
+    for (int64_t i = 0; i < accumulation && position.epoch == epoch; i++) {
+        lt_batch batch;
+        const uint64_t number = (uint64_t)(t->state.step * accumulation + i);
+        const lt_dropout_mask dropout = {.seed = (uint64_t)t->settings.seed,
+                                         .stream = lt_rng_stream(LT_RNG_DROPOUT, number, 0)};
+        LT_TRY(lt_loader_next(t->loader, &batch, err));
+        position = lt_loader_tell(t->loader);
+        if (batch.rows == 0) continue;
+        LT_TRY(lt_model_forward_backward(t->model, t->workspace, &batch, dropout, loss, err));
+        const batch_content content = count_content(&batch);
+        info->input_tokens += content.tokens;
+        info->flops += necessary_flops(t, &content, batch.trained_tokens);
+    }
+    t->state.epoch = position.epoch;
+    t->state.epoch_batch = position.batch;
+    return LT_OK;
+}
+
+static lt_status update(lt_trainer *t, const lt_loss *loss, lt_step_info *info, lt_err *err)
+{
+    const lt_train_settings *s = &t->settings;
+    /* a loss that is not finite poisons the scale, and with it the step */
+    const double scale = isfinite(loss->sum) && loss->tokens > 0 ? 1.0 / (double)loss->tokens : NAN;
+    const lt_optimizer_step step = {.gradient_scale = scale,
+                                    .learning_rate = info->learning_rate,
+                                    .beta1 = s->adam_beta1,
+                                    .beta2 = s->adam_beta2,
+                                    .epsilon = s->adam_epsilon,
+                                    .weight_decay = s->weight_decay,
+                                    .max_grad_norm = s->max_grad_norm,
+                                    .update = t->state.updates + 1};
+    LT_TRY(lt_optimizer_apply(&t->optimizer, t->model, &step, &info->gradient_norm, err));
+    info->taken = isfinite(info->gradient_norm);
+    return LT_OK;
+}
+
+/* What the step changes in the state, but for the position in the data. */
+static void account(lt_trainer *t, lt_step_info *info)
+{
+    lt_train_state *state = &t->state;
+    state->step++;
+    state->updates += info->taken;
+    state->skipped_steps += !info->taken;
+    state->skipped_in_a_row = info->taken ? 0 : state->skipped_in_a_row + 1;
+    state->input_tokens += info->input_tokens;
+    state->trained_tokens += info->trained_tokens;
+    state->flops += info->flops;
+    state->seconds += info->seconds;
+    state->window_loss += info->loss;
+    state->window_steps++;
+    info->step = state->step;
+    info->epoch = (double)state->step / (double)t->steps_per_epoch;
+    info->skipped_steps = state->skipped_steps;
+    info->total_input_tokens = state->input_tokens;
+    info->logging = state->step % t->settings.logging_steps == 0 || state->step == 1 ||
+                    state->step == state->total_steps;
+}
+
+/* A logging step ends the window: its mean is what log_history and the run's result hold. */
+static lt_status close_window(lt_trainer *t, const lt_step_info *info, lt_err *err)
+{
+    lt_train_state *state = &t->state;
+    if (!info->logging) return LT_OK;
+    state->train_loss = state->window_loss / (double)state->window_steps;
+    state->window_loss = 0;
+    state->window_steps = 0;
+    json_t *entry = json_pack(
+        "{s:o, s:o, s:o, s:o, s:o, s:I}", "epoch", lt_number_to_json(info->epoch), "grad_norm",
+        lt_number_to_json(info->gradient_norm), "learning_rate",
+        lt_number_to_json(info->learning_rate), "loss", lt_number_to_json(state->train_loss),
+        "mean_token_accuracy", lt_number_to_json(info->accuracy), "step", (json_int_t)info->step);
+    if (!entry || json_array_append_new(t->log_history, entry) != 0)
+        return lt_fail_nomem(err, 256, "the log");
+    return LT_OK;
+}
+
+lt_status lt_trainer_step(lt_trainer *t, lt_step_info *info, lt_err *err)
+{
+    const double begin = lt_seconds();
+    lt_loss loss = {0};
+    *info = (lt_step_info){.total_steps = t->schedule.total_steps,
+                           .learning_rate = lt_schedule_learning_rate(&t->schedule, t->state.step)};
+    LT_TRY(lt_model_zero_gradients(t->model, err));
+    LT_TRY(accumulate(t, &loss, info, err));
+    LT_TRY(update(t, &loss, info, err));
+    info->trained_tokens = loss.tokens;
+    info->loss = loss.sum / (double)loss.tokens;
+    info->accuracy = (double)loss.correct / (double)loss.tokens;
+    const double end = lt_seconds();
+    info->seconds = end - begin;
+    info->elapsed_seconds = end - t->started;
+    account(t, info);
+    return close_window(t, info, err);
+}

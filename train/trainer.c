@@ -1,0 +1,195 @@
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+double lt_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* --- Stopping ----------------------------------------------------------------------------------
+ */
+
+static volatile sig_atomic_t stop_requested;
+
+void lt_train_request_stop(void)
+{
+    stop_requested = 1;
+}
+
+bool lt_stop_requested(void)
+{
+    return stop_requested != 0;
+}
+
+/* --- The loop ----------------------------------------------------------------------------------
+ */
+
+static bool evaluation_due(const lt_trainer *t)
+{
+    int64_t step = t->state.step;
+    return t->eval_loader && t->state.evaluated_step != step &&
+           (step % t->eval_steps == 0 || step == t->state.total_steps);
+}
+
+static bool save_due(const lt_trainer *t)
+{
+    int64_t step = t->state.step;
+    return step > 0 && t->saved_step != step && step % t->save_steps == 0;
+}
+
+static bool patience_is_over(const lt_trainer *t)
+{
+    int64_t patience = t->settings.early_stopping_patience;
+    return patience > 0 && t->state.evaluations_without_best >= patience;
+}
+
+/* Names the checkpoint that holds the last weights known to be good. */
+static lt_status give_up(const lt_trainer *t, lt_err *err)
+{
+    const lt_train_state *state = &t->state;
+    lt_buffer path = {0};
+    const char *advice = "there is no checkpoint yet";
+    int64_t saved = t->saved_step;
+    if (saved >= 0 && lt_checkpoint_path(t->settings.output, saved, &path, NULL) == LT_OK)
+        advice = lt_buffer_text(&path);
+    lt_fail(err, LT_ERR_NUMERIC,
+            "loss or gradient was not finite %" PRId64 " steps in a row, the last of them step "
+            "%" PRId64
+            "; none was taken. Last good checkpoint: %s. To go on from its weights, give "
+            "it as --model, with a lower --learning-rate and another --output",
+            state->skipped_in_a_row, state->step, advice);
+    lt_buffer_free(&path);
+    return LT_ERR_NUMERIC;
+}
+
+/* Until the last step, the end of patience, or a signal: then *complete stays false. */
+static lt_status run(lt_trainer *t, bool *complete, lt_err *err)
+{
+    bool finished = true;
+    while (!lt_stop_requested()) {
+        if (evaluation_due(t)) LT_TRY(lt_trainer_evaluate(t, &finished, err));
+        if (!finished) return LT_OK;
+        if (save_due(t)) lt_trainer_save(t);
+        *complete = patience_is_over(t) || t->state.step >= t->state.total_steps;
+        if (*complete) return LT_OK;
+        lt_step_info info;
+        LT_TRY(lt_trainer_step(t, &info, err));
+        lt_tell_step(t, &info);
+        if (t->state.skipped_in_a_row >= LT_MAX_SKIPPED_IN_A_ROW) return give_up(t, err);
+    }
+    return LT_OK;
+}
+
+/* The trained model as it is delivered; a failure ends the run as failed, after telling. */
+static void save_final(lt_trainer *t)
+{
+    lt_err err = {0};
+    lt_buffer path = {0};
+    t->save_failed = lt_output_save_model(t, "final", &err) != LT_OK || t->save_failed;
+    if (lt_path_join(&path, t->settings.output, "final", NULL) != LT_OK) return;
+    const lt_save_info info = {.step = t->state.step,
+                               .path = lt_buffer_text(&path),
+                               .error = err.message[0] ? err.message : NULL,
+                               .is_final = true};
+    lt_tell_save(t, &info);
+    lt_buffer_free(&path);
+}
+
+static lt_status carry_out(lt_trainer *t, lt_train_result *result, lt_err *err)
+{
+    bool complete = false;
+    LT_TRY(run(t, &complete, err));
+    result->interrupted = !complete;
+    result->stopped_early = complete && t->state.step < t->state.total_steps;
+    /* nothing to save before the first step: the next run starts from the same place */
+    if (t->saved_step != t->state.step && t->state.step > 0) lt_trainer_save(t);
+    if (complete) save_final(t);
+    return LT_OK;
+}
+
+static void fill_result(const lt_trainer *t, lt_train_result *result)
+{
+    const lt_train_state *state = &t->state;
+    result->steps = state->updates;
+    result->train_loss = state->train_loss;
+    result->eval_loss = state->eval_loss;
+    result->best_eval_loss = state->best_loss;
+    result->best_step = state->best_step;
+    result->seconds = lt_seconds() - t->started;
+    result->last_save_failed = t->save_failed || t->best_failed;
+}
+
+/* --- From settings to a result -----------------------------------------------------------------
+ */
+
+static void free_trainer(lt_trainer *t)
+{
+    lt_close_file_observers(t);
+    lt_workspace_free(t->workspace);
+    lt_optimizer_free(&t->optimizer);
+    lt_model_free(t->model);
+    lt_loader_free(t->eval_loader);
+    lt_loader_free(t->loader);
+    lt_model_config_free(&t->config);
+    lt_dataset_close(t->dataset);
+    lt_backend_free(t->backend);
+    json_decref(t->resolved);
+    json_decref(t->log_history);
+    free(t->resolved_yaml);
+    lt_buffer_free(&t->setup);
+    lt_buffer_free(&t->notices);
+    lt_buffer_free(&t->model_directory);
+    lt_buffer_free(&t->checkpoint);
+    if (t->output_lock >= 0) close(t->output_lock);
+}
+
+static lt_status train(lt_trainer *t, lt_train_result *result, lt_err *err)
+{
+    LT_TRY(lt_trainer_check_memory(t, err));
+    LT_TRY(lt_output_prepare(t, err));
+    LT_TRY(lt_trainer_allocate(t, err));
+    if (t->checkpoint.size > 0) LT_TRY(lt_resume_restore(t, err));
+    lt_open_file_observers(t);
+    lt_tell_start(t);
+    t->started = lt_seconds();
+    lt_status status = carry_out(t, result, err);
+    fill_result(t, result);
+    /* the caller gets the error; log and report should have it too */
+    if (status != LT_OK && err) lt_tell_files(t, err->message);
+    lt_tell_end(t, result);
+    return status;
+}
+
+lt_status lt_train(const lt_train_settings *settings, const lt_train_observer *observers,
+                   int observer_count, lt_train_result *result, lt_err *err)
+{
+    lt_trainer t = {.settings = *settings,
+                    .observers = observers,
+                    .observer_count = observer_count,
+                    .output_lock = -1,
+                    .saved_step = -1,
+                    .log_history = json_array()};
+    *result = (lt_train_result){.train_loss = NAN, .eval_loss = NAN, .best_eval_loss = INFINITY};
+    lt_train_state_init(&t.state);
+    lt_status status = t.log_history ? LT_OK : lt_fail_nomem(err, 64, "the log");
+    LT_TRY_GOTO(status, lt_trainer_prepare(&t, err), done);
+    if (settings->dry_run) {
+        lt_tell_start(&t);
+        status = lt_trainer_check_memory(&t, err);
+    } else {
+        status = train(&t, result, err);
+    }
+done:
+    free_trainer(&t);
+    stop_requested = 0;
+    return status;
+}

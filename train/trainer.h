@@ -1,0 +1,161 @@
+/* The trainer: what the files of a run's life share. Private to train/.
+ *
+ *   setup.c       settings, data and model made ready for each other; the plan; the setup text
+ *   vocabulary.c  whether the dataset's tokenizer is the model's
+ *   setup_text.c  what a person is told before the start
+ *   output.c      the output directory: what it holds, final/ and best/
+ *   resume.c      which checkpoint to go on from, and whether it belongs to this run
+ *   step.c        one optimizer step
+ *   evaluate.c    held-out loss and sample answers
+ *   save.c        writing checkpoints
+ *   trainer.c     lt_train: the loop, and the order in which all this happens */
+#ifndef LT_TRAIN_TRAINER_H
+#define LT_TRAIN_TRAINER_H
+
+#include "base/buffer.h"
+#include "train/assistant.h"
+#include "train/checkpoint.h"
+#include "train/optimizer.h"
+#include "train/state.h"
+#include "train/train.h"
+
+enum { LT_MAX_SKIPPED_IN_A_ROW = 3 };
+
+/* The observers of the output directory's files; the report is made from the log, so it is told
+ * last. */
+enum { LT_FILE_LOG, LT_FILE_EVENTS, LT_FILE_REPORT, LT_FILE_OBSERVERS };
+
+/* Bytes of device memory, exact. */
+typedef struct lt_train_plan {
+    lt_memory_plan model;
+    uint64_t optimizer, total;
+    uint64_t available;
+} lt_train_plan;
+
+typedef struct lt_trainer {
+    lt_train_settings settings;         /* resolved; its strings are borrowed from the caller */
+    const lt_train_observer *observers; /* borrowed */
+    int observer_count;
+    lt_train_observer files[LT_FILE_OBSERVERS]; /* owned; zeroed ones hear nothing */
+    lt_buffer notices;                          /* lines that are told once the run has started */
+
+    lt_backend *backend;
+    lt_dataset *dataset;
+    lt_loader *loader;
+    lt_loader *eval_loader;    /* NULL: nothing is held out */
+    lt_buffer model_directory; /* what --model resolves to */
+    lt_buffer checkpoint;      /* directory that is resumed; empty: a fresh start */
+    lt_model_config config;    /* of the model as it will be trained, vocabulary grown */
+    int64_t grown_rows;        /* vocabulary rows that the model directory lacks */
+    lt_model_notes notes;
+    lt_workspace_settings workspace_settings;
+    lt_train_plan plan;
+    lt_schedule schedule;
+    int64_t steps_per_epoch;
+    int64_t eval_steps, save_steps; /* resolved: never 0 */
+    json_t *resolved;               /* settings as saved; owned */
+    char *resolved_yaml;            /* the same as a file for --config; owned */
+    lt_buffer setup;                /* text */
+    int output_lock;                /* file descriptor, -1: none */
+
+    lt_model *model;
+    lt_workspace *workspace;
+    lt_optimizer optimizer;
+
+    lt_train_state state;
+    json_t *log_history;
+    int64_t saved_step; /* of the newest good checkpoint; -1: none */
+    bool save_failed;   /* the last attempt to save something did */
+    bool best_failed;   /* likewise best/ */
+    double started;     /* lt_seconds() when the loop began */
+} lt_trainer;
+
+/* Monotonic clock. */
+double lt_seconds(void);
+bool lt_stop_requested(void);
+
+/* --- setup.c -----------------------------------------------------------------------------------
+ */
+
+/* Everything short of memory for the model: reads, checks, counts and plans. Writes nothing. */
+lt_status lt_trainer_prepare(lt_trainer *trainer, lt_err *err);
+/* LT_ERR_NOMEM with figures and advice when the plan does not fit. */
+lt_status lt_trainer_check_memory(const lt_trainer *trainer, lt_err *err);
+/* The plan made real: model, gradients, optimizer, workspace. */
+lt_status lt_trainer_allocate(lt_trainer *trainer, lt_err *err);
+/* XXH3-128 over a model directory's config.json and weights. */
+lt_status lt_model_directory_hash(const char *directory, char out[LT_HASH_TEXT_SIZE], lt_err *err);
+
+/* --- vocabulary.c ------------------------------------------------------------------------------
+ */
+
+/* Refuses a model and a dataset of different tokenizers; notes the rows that are to be grown. */
+lt_status lt_vocabulary_match(lt_trainer *trainer, lt_err *err);
+
+/* --- setup_text.c ------------------------------------------------------------------------------
+ */
+
+lt_status lt_trainer_describe(lt_trainer *trainer, lt_err *err);
+
+/* --- output.c ----------------------------------------------------------------------------------
+ */
+
+/* Whether the run may start in the output directory, and from where: fills trainer->checkpoint. */
+lt_status lt_output_inspect(lt_trainer *trainer, lt_err *err);
+/* Makes the directory, locks it against a second run, clears what --force and dead runs leave. */
+lt_status lt_output_prepare(lt_trainer *trainer, lt_err *err);
+/* A plain model directory OUTPUT/NAME: model, tokenizer, notes, trainer_state.json. */
+lt_status lt_output_save_model(lt_trainer *trainer, const char *name, lt_err *err);
+/* The files of such a directory, into one that exists. */
+lt_status lt_write_model_files(const lt_trainer *trainer, const char *directory, lt_dtype dtype,
+                               lt_err *err);
+lt_status lt_write_trainer_state(const lt_trainer *trainer, const char *directory, lt_err *err);
+
+/* --- resume.c ----------------------------------------------------------------------------------
+ */
+
+/* Reads the checkpoint's state and refuses when model, data or settings are not this run's. After
+ * lt_trainer_prepare has resolved them. */
+lt_status lt_resume_check(lt_trainer *trainer, lt_err *err);
+/* Optimizer and data position. The weights have been loaded from the checkpoint already. */
+lt_status lt_resume_restore(lt_trainer *trainer, lt_err *err);
+/* Appends "name was a, is b" for every setting that decides the weights and differs from those of
+ * the YAML file. */
+lt_status lt_settings_differences(const json_t *resolved, const char *yaml_path,
+                                  lt_buffer *differences, lt_err *err);
+
+/* --- save.c ------------------------------------------------------------------------------------
+ */
+
+/* OUTPUT/checkpoint-STEP, then pruning. Failing is told to the observers and remembered, not
+ * returned: training goes on. */
+void lt_trainer_save(lt_trainer *trainer);
+
+/* --- step.c, evaluate.c ------------------------------------------------------------------------
+ */
+
+lt_status lt_trainer_step(lt_trainer *trainer, lt_step_info *info, lt_err *err);
+/* *finished is false when a stop was asked for half-way: then nothing has changed. */
+lt_status lt_trainer_evaluate(lt_trainer *trainer, bool *finished, lt_err *err);
+
+/* --- observers.c -------------------------------------------------------------------------------
+ */
+
+void lt_tell_start(const lt_trainer *trainer);
+void lt_tell(const lt_trainer *trainer, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void lt_tell_files(const lt_trainer *trainer, const char *text); /* only those that write files */
+void lt_tell_step(const lt_trainer *trainer, const lt_step_info *info);
+void lt_tell_evaluation(const lt_trainer *trainer, const lt_eval_info *info);
+void lt_tell_sample(const lt_trainer *trainer, const lt_sample_info *info);
+void lt_tell_save(const lt_trainer *trainer, const lt_save_info *info);
+void lt_tell_end(const lt_trainer *trainer, const lt_train_result *result);
+/* Log, events and report in the output directory. A file that can not be opened is told of, and the
+ * run does without it. */
+void lt_open_file_observers(lt_trainer *trainer);
+void lt_close_file_observers(lt_trainer *trainer);
+/* Adds a line that is told after the start. */
+lt_status lt_notice(lt_trainer *trainer, lt_err *err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif
