@@ -1,7 +1,7 @@
 /* The trainer: what the files of a run's life share. Private to train/.
  *
  *   setup.c       settings, data and model made ready for each other; the plan; the setup text
- *   vocabulary.c  whether the dataset's tokenizer is the model's
+ *   match_vocabulary.c whether the dataset's tokenizer is the model's
  *   setup_text.c  what a person is told before the start
  *   output.c      the output directory: what it holds, final/ and best/
  *   resume.c      which checkpoint to go on from, and whether it belongs to this run
@@ -86,7 +86,7 @@ lt_status lt_trainer_allocate(lt_trainer *trainer, lt_err *err);
 /* XXH3-128 over a model directory's config.json and weights. */
 lt_status lt_model_directory_hash(const char *directory, char out[LT_HASH_TEXT_SIZE], lt_err *err);
 
-/* --- vocabulary.c ------------------------------------------------------------------------------
+/* --- match_vocabulary.c ------------------------------------------------------------------------
  */
 
 /* Refuses a model and a dataset of different tokenizers; notes the rows that are to be grown. */
