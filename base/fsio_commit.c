@@ -50,7 +50,7 @@ static lt_status open_parent(const char *path, int *fd, lt_err *err)
     char *parent = parent_of(path);
     if (!parent) return lt_fail_nomem(err, strlen(path), "a path");
     *fd = lt_open(parent, O_RDONLY | O_DIRECTORY);
-    lt_status status = *fd < 0 ? lt_fail_errno(err, parent, "cannot be opened") : LT_OK;
+    lt_status status = *fd < 0 ? lt_fail_errno(err, path, "its directory cannot be opened") : LT_OK;
     free(parent);
     return status;
 }

@@ -30,7 +30,7 @@ static const lt_option options[COUNT] = {
                 .max = 100, .aliases = "num-train-epochs"},
     [LEARNING_RATE] = {"learning-rate", LT_OPTION_NUMBER, offsetof(settings, learning_rate),
                        .default_text = "1e-4"},
-    [DRY_RUN] = {"dry-run", LT_OPTION_FLAG, offsetof(settings, dry_run)},
+    [DRY_RUN] = {"dry-run", LT_OPTION_FLAG, offsetof(settings, dry_run), .help = "Only plan."},
     [SCHEDULER] = {"lr-scheduler", LT_OPTION_CHOICE, offsetof(settings, scheduler),
                    .default_text = "cosine", .choices = "cosine|linear"},
     [INPUT] = {"input", LT_OPTION_LIST, offsetof(settings, input), .default_text = "standard"},
