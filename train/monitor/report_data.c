@@ -74,8 +74,7 @@ static lt_status add_eval(lt_report_data *data, json_t *event, lt_err *err)
     LT_TRY(push_logged(&data->eval_loss, event, "eval_loss", err));
     LT_TRY(push_logged(&data->eval_accuracy, event, "eval_accuracy", err));
     keep(&data->last_eval, event);
-    if (!data->best_eval ||
-        lt_logged_number(event, "eval_loss") < lt_logged_number(data->best_eval, "eval_loss"))
+    if (!data->best_eval || json_is_true(json_object_get(event, "is_best")))
         keep(&data->best_eval, event);
     return LT_OK;
 }
