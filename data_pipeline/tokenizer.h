@@ -104,20 +104,25 @@ lt_status lt_encode(lt_encoder *encoder, const char *text, size_t size, unsigned
 lt_status lt_decode(const lt_tokenizer *tokenizer, const int32_t *ids, size_t count,
                     bool skip_special, lt_buffer *out, lt_err *err);
 
-/* Streaming: text comes out as soon as its characters are complete, never half a character. The
- * pieces joined equal lt_decode of all ids. */
+/* Streaming: text comes out as soon as its characters are certain, never half a character. The
+ * pieces joined equal lt_decode of all ids. (With byte fallback a run of byte tokens is one thing
+ * to Hugging Face: all characters, or all U+FFFD. It comes out when it ends.) */
+#define LT_MAX_DECODER_STEPS 8
 typedef struct lt_stream_decoder {
     const lt_tokenizer *tokenizer;
     bool skip_special;
-    bool started;      /* a decoder may treat the first token differently (leading space) */
-    lt_buffer pending; /* bytes of a character still incomplete */
+    bool started;                              /* the first token may be treated differently */
+    bool strip_done;                           /* text has come that is not to be stripped */
+    size_t stripped;                           /* characters taken off the beginning so far */
+    lt_buffer pending;                         /* bytes of a character or run still incomplete */
+    lt_buffer step_text[LT_MAX_DECODER_STEPS]; /* working memory of the decoder's steps */
 } lt_stream_decoder;
 
 void lt_stream_decoder_init(lt_stream_decoder *decoder, const lt_tokenizer *tokenizer,
                             bool skip_special);
 lt_status lt_stream_decoder_push(lt_stream_decoder *decoder, int32_t id, lt_buffer *out,
                                  lt_err *err);
-/* The end: what is incomplete comes out as U+FFFD. Frees the decoder's memory. */
+/* The end: what is incomplete comes out as U+FFFD. Frees the decoder's memory, also on failure. */
 lt_status lt_stream_decoder_finish(lt_stream_decoder *decoder, lt_buffer *out, lt_err *err);
 
 /* --- Training
