@@ -15,14 +15,13 @@ typedef struct settings {
 } settings;
 
 static const lt_option options[] = {
+    {"path", LT_OPTION_LIST, offsetof(settings, paths), .metavar = "PATH",
+     .help = "Model directory, safetensors file, dataset or checkpoint."},
     {"stats", LT_OPTION_FLAG, offsetof(settings, stats),
      .help = "Show the smallest, largest and mean value of each tensor of a model."},
     {"samples", LT_OPTION_INT, offsetof(settings, samples), .default_text = "3", .min = 0,
      .max = 1000000, .help = "Documents of a dataset to show decoded."},
 };
-
-static const lt_option path_option = {"path", LT_OPTION_LIST, offsetof(settings, paths),
-                                      .metavar = "PATH"};
 
 static const lt_option_table table = {
     .command = "lathe inspect",
@@ -33,7 +32,7 @@ static const lt_option_table table = {
                    "  lathe inspect data.h5 --samples 5",
     .options = options,
     .count = sizeof options / sizeof options[0],
-    .positional = &path_option};
+    .positional = &options[0]};
 
 /* HDF5 files begin with these bytes, whatever they are called. */
 static bool is_hdf5(const char *path)
