@@ -64,8 +64,8 @@ static inline uint64_t lt_dropout_threshold(const lt_dropout_mask *mask)
  */
 
 typedef enum lt_scratch {
-    LT_SCRATCH_PACKED_A, /* shared by all threads */
-    LT_SCRATCH_THREADS,  /* one equal part per thread */
+    LT_SCRATCH_SHARED,  /* shared by all threads */
+    LT_SCRATCH_THREADS, /* one equal part per thread */
     LT_SCRATCH_COUNT,
 } lt_scratch;
 

@@ -175,15 +175,17 @@ TILE(1)
 TILE(2)
 TILE(3)
 TILE(4)
-TILE(5) TILE(6)
+TILE(5)
+TILE(6)
 #if TILE_ROWS == 14
-    TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+TILE(7)
+TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #endif
 
-        static tile_function *const tiles[TILE_ROWS][2] = {
-            PAIR(1), PAIR(2), PAIR(3), PAIR(4),  PAIR(5),  PAIR(6),
+    static tile_function *const tiles[TILE_ROWS][2] = {
+        PAIR(1), PAIR(2), PAIR(3), PAIR(4),  PAIR(5),  PAIR(6),
 #if TILE_ROWS == 14
-            PAIR(7), PAIR(8), PAIR(9), PAIR(10), PAIR(11), PAIR(12), PAIR(13), PAIR(14),
+        PAIR(7), PAIR(8), PAIR(9), PAIR(10), PAIR(11), PAIR(12), PAIR(13), PAIR(14),
 #endif
 };
 
@@ -305,7 +307,7 @@ static lt_status blocked_product(const lt_backend *backend, const product *x, lt
     int64_t local_floats = t.chunk * t.streamed.slot;
     size_t shared_bytes = (size_t)(blocks_at_once * panels_at_once * t.shared.slot) * sizeof(float);
     size_t local_bytes = (size_t)(local_floats * x->threads) * sizeof(float);
-    LT_TRY(lt_scratch_get(backend, LT_SCRATCH_PACKED_A, shared_bytes, (void **)&t.packed, err));
+    LT_TRY(lt_scratch_get(backend, LT_SCRATCH_SHARED, shared_bytes, (void **)&t.packed, err));
     LT_TRY(lt_scratch_get(backend, LT_SCRATCH_THREADS, local_bytes, (void **)&t.local, err));
     for (t.first = 0; t.first < panels; t.first = t.last) {
         t.last = lt_min_i64(t.first + panels_at_once, panels);

@@ -34,11 +34,14 @@ INLINE vec_mask vec_first(int64_t n)
 }
 INLINE vec vec_load_first(const float *p, int64_t n)
 {
-    return _mm512_maskz_loadu_ps(vec_first(n), p);
+    return n >= LANES ? vec_load(p) : _mm512_maskz_loadu_ps(vec_first(n), p);
 }
 INLINE void vec_store_first(float *p, vec v, int64_t n)
 {
-    _mm512_mask_storeu_ps(p, vec_first(n), v);
+    if (n >= LANES)
+        vec_store(p, v);
+    else
+        _mm512_mask_storeu_ps(p, vec_first(n), v);
 }
 INLINE vec vec_fma(vec a, vec b, vec c) /* a b + c */
 {
@@ -110,6 +113,30 @@ INLINE double vec_double_sum(vec_double v)
 {
     return _mm512_reduce_add_pd(v);
 }
+/* 16-bit numbers: widened exactly, narrowed to nearest, ties to even. */
+INLINE vec vec_from_f16(const uint16_t *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+INLINE void vec_to_f16(uint16_t *p, vec v)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE vec vec_from_bf16(const uint16_t *p)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+INLINE void vec_to_bf16(uint16_t *p, vec v)
+{
+    __m512i x = _mm512_castps_si512(v), top = _mm512_srli_epi32(x, 16), one = _mm512_set1_epi32(1);
+    __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7FFF), _mm512_and_si512(top, one));
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(x, half), 16);
+    __m512i nan = _mm512_or_si512(_mm512_and_si512(top, _mm512_set1_epi32(0x8000)),
+                                  _mm512_set1_epi32(0x7FC0));
+    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), nan);
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(rounded));
+}
 /* row[i][j] becomes row[j][i] */
 INLINE void vec_transpose(vec row[LANES])
 {
@@ -170,11 +197,14 @@ INLINE vec_mask vec_first(int64_t n)
 }
 INLINE vec vec_load_first(const float *p, int64_t n)
 {
-    return _mm256_maskload_ps(p, _mm256_castps_si256(vec_first(n)));
+    return n >= LANES ? vec_load(p) : _mm256_maskload_ps(p, _mm256_castps_si256(vec_first(n)));
 }
 INLINE void vec_store_first(float *p, vec v, int64_t n)
 {
-    _mm256_maskstore_ps(p, _mm256_castps_si256(vec_first(n)), v);
+    if (n >= LANES)
+        vec_store(p, v);
+    else
+        _mm256_maskstore_ps(p, _mm256_castps_si256(vec_first(n)), v);
 }
 INLINE vec vec_fma(vec a, vec b, vec c)
 {
@@ -252,6 +282,32 @@ INLINE double vec_double_sum(vec_double v)
 {
     __m128d h = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
     return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+INLINE vec vec_from_f16(const uint16_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+INLINE void vec_to_f16(uint16_t *p, vec v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+INLINE vec vec_from_bf16(const uint16_t *p)
+{
+    __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+INLINE void vec_to_bf16(uint16_t *p, vec v)
+{
+    __m256i x = _mm256_castps_si256(v), top = _mm256_srli_epi32(x, 16), one = _mm256_set1_epi32(1);
+    __m256i half = _mm256_add_epi32(_mm256_set1_epi32(0x7FFF), _mm256_and_si256(top, one));
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(x, half), 16);
+    __m256i nan = _mm256_or_si256(_mm256_and_si256(top, _mm256_set1_epi32(0x8000)),
+                                  _mm256_set1_epi32(0x7FC0));
+    __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    rounded = _mm256_blendv_epi8(rounded, nan, is_nan);
+    __m256i packed = _mm256_packus_epi32(rounded, rounded); /* by halves of 128 bits */
+    packed = _mm256_permute4x64_epi64(packed, 0x08);
+    _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(packed));
 }
 INLINE void vec_transpose(vec row[LANES])
 {

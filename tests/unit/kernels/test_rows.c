@@ -1,0 +1,493 @@
+/* Every operation but matmul and attention, on every backend. */
+#include "base/batch.h"
+#include "tests/unit/kernels/kernel_test.h"
+
+/* Sizes around the vector widths 8 and 16, the pieces of 4096, and none at all. */
+typedef struct size_case {
+    int64_t rows, dim, gap; /* gap: elements between rows */
+    int flag;
+} size_case;
+
+static const int64_t sizes[][3] = {
+    {0, 5, 0},   {3, 1, 0},    {1, 7, 2},   {5, 8, 1},   {17, 15, 0},  {4, 16, 3},  {33, 17, 0},
+    {50, 31, 1}, {130, 64, 0}, {7, 100, 5}, {2, 768, 0}, {300, 97, 0}, {3, 4097, 1}};
+#define SIZES (sizeof sizes / sizeof *sizes)
+
+static void on_all_sizes(test_function *function, int flags, const char *what)
+{
+    for (size_t i = 0; i < SIZES; i++)
+        for (int flag = 0; flag < flags; flag++) {
+            size_case c = {sizes[i][0], sizes[i][1], sizes[i][2], flag};
+            char text[96];
+            snprintf(text, sizeof text, "%s %lld x %lld, %d", what, (long long)c.rows,
+                     (long long)c.dim, flag);
+            test_all_backends(function, &c, text);
+        }
+}
+
+static lt_tensor rows_of(const size_case *p, float *data)
+{
+    lt_tensor t = lt_tensor_2d(data, LT_F32, p->rows, p->dim);
+    t.stride[0] = p->dim + p->gap;
+    return t;
+}
+
+static int64_t room(const size_case *p)
+{
+    return p->rows * (p->dim + p->gap);
+}
+
+static lt_tensor vector_of(float *data, int64_t n)
+{
+    return lt_tensor_1d(data, LT_F32, n);
+}
+
+static void stretch(float *x, int64_t n, float factor, float shift)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = x[i] * factor + shift;
+}
+
+/* --- Norms ----------------------------------------------------------------------------------- */
+
+static lt_norm_args norm_arguments(test_run *t, const size_case *p, bool layer, bool residual)
+{
+    lt_norm_args a = {.eps = 1e-5};
+    float *x = test_input(t, room(p));
+    stretch(x, room(p), 2, 3);
+    a.x = rows_of(p, x);
+    a.y = rows_of(p, test_output(t, room(p)));
+    if (residual) {
+        a.residual = rows_of(p, test_input(t, room(p)));
+        a.sum = rows_of(p, test_output(t, room(p)));
+    }
+    a.weight = vector_of(test_input(t, p->dim), p->dim);
+    a.rstd = vector_of(test_output(t, p->rows), p->rows);
+    if (!layer) return a;
+    a.bias = vector_of(test_input(t, p->dim), p->dim);
+    a.mean = vector_of(test_output(t, p->rows), p->rows);
+    return a;
+}
+
+/* flags: 1 RMS norm, 2 residual, 4 no statistics kept */
+static void run_norm_forward(test_run *t)
+{
+    const size_case *p = t->parameters;
+    lt_norm_args a = norm_arguments(t, p, !(p->flag & 1), p->flag & 2);
+    if (p->flag & 4) {
+        for (int64_t r = 0; r < p->rows; r++) {
+            ((float *)a.rstd.data)[r] = 0;
+            if (a.mean.data) ((float *)a.mean.data)[r] = 0;
+        }
+        a.rstd.data = a.mean.data = NULL;
+    }
+    if (p->flag & 1)
+        TEST_CALL(t, rms_norm_forward, a);
+    else
+        TEST_CALL(t, layer_norm_forward, a);
+}
+
+/* flags: 1 RMS norm, 2 accumulate, 4 frozen weights, 8 dx in place of dy */
+static void run_norm_backward(test_run *t)
+{
+    const size_case *p = t->parameters;
+    bool layer = !(p->flag & 1);
+    if ((p->flag & 10) == 10) return; /* accumulate in place has no meaning */
+    lt_norm_args f = norm_arguments(t, p, layer, false);
+    lt_norm_backward_args a = {.x = f.x, .weight = f.weight, .mean = f.mean, .rstd = f.rstd};
+    a.accumulate = p->flag & 2;
+    a.dx = rows_of(p, p->flag & 10 ? test_inout(t, room(p)) : test_output(t, room(p)));
+    a.dy = p->flag & 8 ? a.dx : rows_of(p, test_input(t, room(p)));
+    if (!(p->flag & 4)) {
+        a.dweight = vector_of(test_inout(t, p->dim), p->dim);
+        if (layer) a.dbias = vector_of(test_inout(t, p->dim), p->dim);
+    }
+    if (layer) {
+        TEST_CALL(t, layer_norm_forward, f);
+        TEST_CALL(t, layer_norm_backward, a);
+    } else {
+        TEST_CALL(t, rms_norm_forward, f);
+        TEST_CALL(t, rms_norm_backward, a);
+    }
+}
+
+static void test_norms(void **state)
+{
+    (void)state;
+    on_all_sizes(run_norm_forward, 8, "norm forward");
+    on_all_sizes(run_norm_backward, 16, "norm backward");
+}
+
+/* [rows, groups, dim] inside wider rows: the norm of queries and keys. */
+static void run_grouped_norm(test_run *t)
+{
+    enum { ROWS = 5, GROUPS = 3, DIM = 20, WIDTH = 100 };
+    float *x = test_inout(t, ROWS * WIDTH), *weight = test_input(t, DIM);
+    lt_tensor view = lt_tensor_3d(x + 7, LT_F32, ROWS, GROUPS, DIM);
+    view.stride[0] = WIDTH;
+    lt_norm_args a = {.x = view, .y = view, .weight = vector_of(weight, DIM), .eps = 1e-6};
+    a.rstd = vector_of(test_output(t, ROWS * GROUPS), ROWS * GROUPS);
+    TEST_CALL(t, rms_norm_forward, a);
+}
+
+static void test_grouped_norm(void **state)
+{
+    (void)state;
+    test_all_backends(run_grouped_norm, NULL, "norm of heads in place");
+}
+
+/* --- Elementwise ----------------------------------------------------------------------------- */
+
+static void run_activation(test_run *t)
+{
+    const size_case *p = t->parameters;
+    lt_activation activation = (lt_activation)(p->flag >> 1);
+    float *x = test_input(t, room(p));
+    stretch(x, room(p), 6, 0);
+    lt_activation_args a = {activation, rows_of(p, x), rows_of(p, test_output(t, room(p)))};
+    lt_activation_backward_args b = {activation, a.x, rows_of(p, test_input(t, room(p))), {0}};
+    b.dx = rows_of(p, test_output(t, room(p)));
+    if (p->flag & 1) { /* in place */
+        memcpy(a.y.data, x, (size_t)room(p) * sizeof *x);
+        memcpy(b.dx.data, b.dy.data, (size_t)room(p) * sizeof *x);
+        a.x = a.y;
+        b.dy = b.dx;
+    }
+    TEST_CALL(t, activation_forward, a);
+    TEST_CALL(t, activation_backward, b);
+}
+
+static void test_activations(void **state)
+{
+    (void)state;
+    on_all_sizes(run_activation, 10, "activation");
+}
+
+/* Far out nothing overflows, and the tails have their values. */
+static void test_activation_tails(void **state)
+{
+    static const float x[] = {-1e30f, -200,  -100, -30, -12, -5,   -1e-6f,
+                              0,      1e-6f, 5,    12,  100, 1e18f};
+    enum { N = sizeof x / sizeof *x };
+    (void)state;
+    for (int isa = 1; isa < 3; isa++)
+        for (int which = 0; which <= LT_ACTIVATION_RELU; which++) {
+            const lt_backend *backend = test_backend_kept(isa, 1), *ref = test_backend_kept(0, 1);
+            if (!backend) continue;
+            float want[N], have[N];
+            lt_activation_args a = {(lt_activation)which, vector_of((float *)x, N),
+                                    vector_of(want, N)};
+            test_ok(lt_activation_forward(ref, &a, NULL), NULL);
+            a.y.data = have;
+            test_ok(lt_activation_forward(backend, &a, NULL), NULL);
+            for (int i = 0; i < N; i++)
+                if (!(fabsf(want[i] - have[i]) <= 4e-6f * fabsf(want[i]) + 1e-14f))
+                    fail_msg("%s: activation %d of %g is %g, expected %g", backend->name, which,
+                             (double)x[i], (double)have[i], (double)want[i]);
+        }
+}
+
+static void run_swiglu(test_run *t)
+{
+    const size_case *p = t->parameters;
+    size_case wide = {p->rows, 2 * p->dim, p->gap, 0};
+    float *gate_up = test_input(t, room(&wide));
+    stretch(gate_up, room(&wide), 5, 0);
+    lt_swiglu_args a = {rows_of(&wide, gate_up), rows_of(p, test_output(t, room(p)))};
+    lt_swiglu_backward_args b = {a.gate_up, rows_of(p, test_input(t, room(p))),
+                                 rows_of(&wide, test_output(t, room(&wide)))};
+    if (p->flag) { /* in place */
+        memcpy(b.dgate_up.data, gate_up, (size_t)room(&wide) * sizeof *gate_up);
+        b.gate_up = b.dgate_up;
+    }
+    TEST_CALL(t, swiglu_forward, a);
+    TEST_CALL(t, swiglu_backward, b);
+}
+
+static void run_add(test_run *t)
+{
+    const size_case *p = t->parameters;
+    lt_add_args a = {rows_of(p, test_input(t, room(p))), rows_of(p, test_input(t, room(p))), {0}};
+    a.y = rows_of(p, p->flag ? test_inout(t, room(p)) : test_output(t, room(p)));
+    if (p->flag) a.b = a.y;
+    TEST_CALL(t, add, a);
+}
+
+static void run_zero(test_run *t)
+{
+    const size_case *p = t->parameters;
+    lt_zero_args a = {lt_tensor_2d(test_output(t, p->rows * p->dim), LT_F32, p->rows, p->dim)};
+    TEST_CALL(t, zero, a);
+}
+
+static void test_simple(void **state)
+{
+    (void)state;
+    on_all_sizes(run_swiglu, 2, "swiglu");
+    on_all_sizes(run_add, 2, "add");
+    on_all_sizes(run_zero, 1, "zero");
+}
+
+/* The masks are those of base/rng.h to the element, also when x is infinite. */
+static void run_dropout(test_run *t)
+{
+    static const double rates[] = {0, 0.1, 0.5, 0.999, 1 - 1e-12};
+    const size_case *p = t->parameters;
+    float *x = test_input(t, p->rows * p->dim);
+    if (p->rows * p->dim > 40) x[40] = INFINITY;
+    lt_dropout_args a = {.x = lt_tensor_2d(x, LT_F32, p->rows, p->dim)};
+    a.y = a.x;
+    a.y.data = test_output(t, p->rows * p->dim);
+    a.dropout = (lt_dropout_mask){rates[p->flag], 0x123456789abcdefu, 0xfedcba987654321u};
+    TEST_CALL(t, dropout, a);
+}
+
+static void test_dropout(void **state)
+{
+    (void)state;
+    on_all_sizes(run_dropout, 5, "dropout");
+    float x[1000], y[1000];
+    lt_dropout_args a = {vector_of(x, 1000), vector_of(y, 1000), {0.25, 5, 6}};
+    int kept = 0;
+    for (int i = 0; i < 1000; i++)
+        x[i] = 1;
+    test_ok(lt_dropout(test_backend_kept(0, 1), &a, NULL), NULL);
+    for (int i = 0; i < 1000; i++) {
+        uint32_t words[4];
+        lt_philox(5, 6, (uint64_t)i / 4, words);
+        bool keep = words[i % 4] >= 0x40000000u;
+        assert_true(y[i] == (keep ? (float)(1 / 0.75) : 0));
+        kept += keep;
+    }
+    assert_in_range(kept, 700, 800);
+}
+
+/* flags: 1 inverse, 2 partial */
+static void run_rotary(test_run *t)
+{
+    const size_case *p = t->parameters;
+    enum { BATCH = 2, LENGTH = 9, HEADS = 3, POSITIONS = 40 };
+    int64_t head_dim = p->dim * 2, half = p->flag & 2 ? p->dim / 2 : p->dim;
+    int64_t width = HEADS * head_dim + p->gap;
+    float *x = test_inout(t, BATCH * LENGTH * width);
+    float *cosine = test_input(t, POSITIONS * half), *sine = test_input(t, POSITIONS * half);
+    int32_t *positions = test_integers(t, BATCH * LENGTH, POSITIONS);
+    lt_tensor view = lt_tensor_4d(x, LT_F32, BATCH, LENGTH, HEADS, head_dim);
+    view.stride[1] = width;
+    view.stride[0] = LENGTH * width;
+    lt_rotary_args a = {.x = view,
+                        .positions = lt_tensor_1d(positions, LT_I32, BATCH * LENGTH),
+                        .cos = lt_tensor_2d(cosine, LT_F32, POSITIONS, half),
+                        .sin = lt_tensor_2d(sine, LT_F32, POSITIONS, half),
+                        .inverse = p->flag & 1};
+    TEST_CALL(t, rotary, a);
+}
+
+static void test_rotary(void **state)
+{
+    (void)state;
+    on_all_sizes(run_rotary, 4, "rotary");
+}
+
+/* --- Rows by index --------------------------------------------------------------------------- */
+
+/* flag 1: no positions */
+static void run_embedding(test_run *t)
+{
+    const size_case *p = t->parameters;
+    enum { VOCAB = 11, POSITIONS = 7 };
+    int64_t tokens = VOCAB * p->dim, places = POSITIONS * p->dim;
+    lt_tensor ids = lt_tensor_1d(test_integers(t, p->rows, VOCAB), LT_I32, p->rows);
+    lt_tensor positions = lt_tensor_1d(test_integers(t, p->rows, POSITIONS), LT_I32, p->rows);
+    lt_embedding_args a = {.y = rows_of(p, test_output(t, room(p))), .ids = ids};
+    a.token_table = lt_tensor_2d(test_input(t, tokens), LT_F32, VOCAB, p->dim);
+    lt_embedding_backward_args b = {.dy = rows_of(p, test_input(t, room(p))), .ids = ids};
+    b.dtoken_table = lt_tensor_2d(test_inout(t, tokens), LT_F32, VOCAB, p->dim);
+    if (!p->flag) {
+        a.positions = b.positions = positions;
+        a.position_table = lt_tensor_2d(test_input(t, places), LT_F32, POSITIONS, p->dim);
+        b.dposition_table = lt_tensor_2d(test_inout(t, places), LT_F32, POSITIONS, p->dim);
+    }
+    TEST_CALL(t, embedding_forward, a);
+    TEST_CALL(t, embedding_backward, b);
+}
+
+static void run_gather_scatter(test_run *t)
+{
+    const size_case *p = t->parameters;
+    size_case half = {p->rows / 2, p->dim, p->gap, 0};
+    int32_t *index = test_integers(t, half.rows, 1);
+    for (int64_t i = 0; i < half.rows; i++)
+        index[i] = (int32_t)(p->rows - 1 - 2 * i); /* distinct */
+    lt_rows_args gather = {.x = rows_of(p, test_input(t, room(p))),
+                           .y = rows_of(&half, test_output(t, room(&half))),
+                           .index = lt_tensor_1d(index, LT_I32, half.rows)};
+    lt_rows_args scatter = {.x = gather.y, .index = gather.index};
+    scatter.y = rows_of(p, test_output(t, room(p)));
+    TEST_CALL(t, gather_rows, gather);
+    TEST_CALL(t, scatter_rows, scatter);
+    const float *x = gather.x.data, *y = gather.y.data, *z = scatter.y.data;
+    int64_t stride = p->dim + p->gap;
+    for (int64_t i = 0; i < half.rows; i++) {
+        size_t bytes = (size_t)p->dim * sizeof *x;
+        assert_memory_equal(y + i * stride, x + index[i] * stride, bytes);
+        assert_memory_equal(z + index[i] * stride, x + index[i] * stride, bytes);
+    }
+    if (p->rows > 1 && p->rows % 2 == 0) assert_true(z[0] == 0);
+}
+
+static void run_cache_append(test_run *t)
+{
+    enum { BATCH = 3, LENGTH = 2, CAPACITY = 10, HEADS = 2 };
+    const size_case *p = t->parameters;
+    int64_t width = HEADS * p->dim, count = BATCH * CAPACITY * width;
+    float *kv = test_input(t, BATCH * LENGTH * 2 * width), *caches[2];
+    lt_tensor both = lt_tensor_2d(kv, LT_F32, BATCH * LENGTH, 2 * width);
+    lt_cache_append_args a = {0};
+    a.k = lt_tensor_as_heads(lt_tensor_slice(both, 1, 0, width), BATCH, HEADS, p->dim);
+    a.v = lt_tensor_as_heads(lt_tensor_slice(both, 1, width, width), BATCH, HEADS, p->dim);
+    for (int i = 0; i < 2; i++)
+        caches[i] = test_output(t, count);
+    a.k_cache = lt_tensor_4d(caches[0], LT_F32, BATCH, CAPACITY, HEADS, p->dim);
+    a.v_cache = lt_tensor_4d(caches[1], LT_F32, BATCH, CAPACITY, HEADS, p->dim);
+    int32_t *offset = test_integers(t, BATCH, CAPACITY - LENGTH + 1);
+    a.offset = lt_tensor_1d(offset, LT_I32, BATCH);
+    TEST_CALL(t, cache_append, a);
+    int64_t from = (1 * LENGTH + 1) * 2 * width, to = (1 * CAPACITY + offset[1] + 1) * width;
+    assert_memory_equal(caches[0] + to, kv + from, (size_t)width * sizeof *kv);
+    assert_memory_equal(caches[1] + to, kv + from + width, (size_t)width * sizeof *kv);
+}
+
+static void test_indexed(void **state)
+{
+    (void)state;
+    on_all_sizes(run_embedding, 2, "embedding");
+    on_all_sizes(run_gather_scatter, 1, "gather and scatter");
+    on_all_sizes(run_cache_append, 1, "cache append");
+}
+
+/* flags: 1 gradient, 2 large logits, 4 ties for the largest */
+static void run_cross_entropy(test_run *t)
+{
+    const size_case *p = t->parameters;
+    float *logits = p->flag & 1 ? test_inout(t, room(p)) : test_input(t, room(p));
+    stretch(logits, room(p), p->flag & 2 ? 200 : 3, 0);
+    int32_t *targets = test_integers(t, p->rows, p->dim);
+    for (int64_t r = 0; r < p->rows; r++) {
+        float *x = logits + r * (p->dim + p->gap);
+        if (r % 3 == 1) x[targets[r]] = 400;
+        if (p->flag & 4) x[p->dim - 1] = x[p->dim / 2] = 400;
+        if (r % 5 == 4) targets[r] = LT_IGNORE;
+    }
+    lt_cross_entropy_args a = {.logits = rows_of(p, logits),
+                               .targets = lt_tensor_1d(targets, LT_I32, p->rows),
+                               .loss = vector_of(test_output(t, p->rows), p->rows),
+                               .gradient = p->flag & 1};
+    float *correct = test_output(t, p->rows); /* integers 0 and 1: as floats 0 and a denormal */
+    a.correct = lt_tensor_1d(correct, LT_I32, p->rows);
+    TEST_CALL(t, cross_entropy, a);
+    for (int64_t r = 0; r < p->rows; r++)
+        correct[r] = (float)((int32_t *)correct)[r];
+}
+
+static void test_cross_entropy(void **state)
+{
+    (void)state;
+    on_all_sizes(run_cross_entropy, 8, "cross_entropy");
+}
+
+/* --- Once a step ----------------------------------------------------------------------------- */
+
+/* flags: 1 later step, 2 no decay, 4 scale not finite */
+static void run_adamw(test_run *t)
+{
+    const size_case *p = t->parameters;
+    int64_t n = p->rows * p->dim;
+    float *w = test_inout(t, n), *g = test_input(t, n), *m = test_inout(t, n);
+    float *v = test_inout(t, n), scale = p->flag & 4 ? NAN : 0.25f;
+    for (int64_t i = 0; i < n; i++)
+        v[i] *= v[i];
+    lt_adamw_args a = {.weight = vector_of(w, n),
+                       .gradient = vector_of(g, n),
+                       .m = vector_of(m, n),
+                       .v = vector_of(v, n),
+                       .scale = vector_of(&scale, 1),
+                       .learning_rate = 1e-2,
+                       .beta1 = 0.9,
+                       .beta2 = 0.95,
+                       .epsilon = 1e-8,
+                       .weight_decay = p->flag & 2 ? 0 : 0.1,
+                       .step = p->flag & 1 ? 1000 : 1};
+    TEST_CALL(t, adamw, a);
+}
+
+static void test_optimizer(void **state)
+{
+    (void)state;
+    on_all_sizes(run_adamw, 8, "adamw");
+    size_case large = {1, 70001, 0, 0};
+    test_all_backends(run_adamw, &large, "adamw, several chunks");
+}
+
+static void test_sum_squares(void **state)
+{
+    (void)state;
+    for (int isa = 0; isa < 3; isa++)
+        for (size_t i = 0; i <= SIZES; i++) {
+            int64_t n = i < SIZES ? sizes[i][0] * sizes[i][1] : 70001;
+            double sums[3] = {0};
+            for (int threads = 1; threads <= 3 && test_backend_kept(isa, threads); threads++) {
+                test_run run = {.backend = test_backend_kept(isa, threads)}, *t = &run;
+                const float *x = test_input(t, n);
+                double *sum = &sums[threads - 1], expected = 2;
+                *sum = 2;
+                lt_sum_squares_args a = {vector_of((float *)x, n), lt_tensor_1d(sum, LT_F64, 1)};
+                TEST_CALL(t, sum_squares, a);
+                for (int64_t j = 0; j < n; j++)
+                    expected += (double)x[j] * (double)x[j];
+                assert_true(fabs(*sum - expected) <= 1e-12 * expected);
+                assert_true(*sum == sums[0]); /* whatever the number of threads */
+                test_end(t);
+            }
+        }
+}
+
+static void clip(double squares, double gradient_scale, double max_norm, float *norm, float *scale)
+{
+    lt_clip_scale_args a = {lt_tensor_1d(&squares, LT_F64, 1), vector_of(norm, 1),
+                            vector_of(scale, 1), gradient_scale, max_norm};
+    test_ok(lt_clip_scale(test_backend_kept(0, 1), &a, NULL), NULL);
+}
+
+static void test_clip_scale(void **state)
+{
+    float norm, scale;
+    (void)state;
+    clip(64, 0.5, 1, &norm, &scale); /* norm 4, clipped to 1 */
+    assert_true(norm == 4 && scale == 0.125f);
+    clip(64, 0.5, 5, &norm, &scale);
+    assert_true(norm == 4 && scale == 0.5f);
+    clip(64, 0.5, 0, &norm, &scale);
+    assert_true(norm == 4 && scale == 0.5f);
+    clip(0, 0.5, 1, &norm, &scale);
+    assert_true(norm == 0 && scale == 0.5f);
+    clip(INFINITY, 0.5, 1, &norm, &scale);
+    assert_true(isinf(norm) && isnan(scale));
+    clip(NAN, 0.5, 0, &norm, &scale);
+    assert_true(isnan(norm) && isnan(scale));
+    clip(64, INFINITY, 0, &norm, &scale); /* no trained tokens */
+    assert_true(isnan(scale));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_norms),         cmocka_unit_test(test_grouped_norm),
+        cmocka_unit_test(test_activations),   cmocka_unit_test(test_activation_tails),
+        cmocka_unit_test(test_simple),        cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_rotary),        cmocka_unit_test(test_indexed),
+        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_optimizer),
+        cmocka_unit_test(test_sum_squares),   cmocka_unit_test(test_clip_scale),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
