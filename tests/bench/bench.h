@@ -83,25 +83,40 @@ BENCH_FMA(bench_fma_avx2, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
 BENCH_FMA(bench_fma_avx512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
 #endif
 
+static inline void bench_fma_all(int lanes, int threads)
+{
+    (void)lanes;
+#pragma omp parallel num_threads(threads)
+    {
+#if defined(__x86_64__)
+        if (lanes == 16)
+            bench_fma_avx512();
+        else
+            bench_fma_avx2();
+#endif
+    }
+}
+
 /* f32 multiply-adds of all threads together; 0 where it is not known how to measure. */
 static inline double bench_peak_gflops(int threads)
 {
-    double best = 0;
+    double best;
+    int lanes = 0;
 #if defined(__x86_64__)
-    int lanes = __builtin_cpu_supports("avx512f") ? 16 : __builtin_cpu_supports("avx2") ? 8 : 0;
-    if (!lanes) return 0;
-    BENCH_BEST(best, 0.3, {
-#pragma omp parallel num_threads(threads)
-        {
-            if (lanes == 16)
-                bench_fma_avx512();
-            else
-                bench_fma_avx2();
-}
-});
-best = 2.0 * lanes * BENCH_FMA_CHAINS * BENCH_FMA_ROUNDS * threads / best * 1e-9;
+    lanes = __builtin_cpu_supports("avx512f") ? 16 : __builtin_cpu_supports("avx2") ? 8 : 0;
 #endif
-return best;
+    if (!lanes) return 0;
+    BENCH_BEST(best, 0.3, bench_fma_all(lanes, threads));
+    return 2e-9 * lanes * BENCH_FMA_CHAINS * BENCH_FMA_ROUNDS * threads / best;
+}
+
+static inline void bench_copy_all(char *to, const char *from, size_t part, int threads)
+{
+#pragma omp parallel num_threads(threads)
+    {
+        size_t start = part * (size_t)omp_get_thread_num();
+        memcpy(to + start, from + start, part);
+    }
 }
 
 /* Bytes read plus bytes written by a copy of 128 MB. */
@@ -113,16 +128,10 @@ static inline double bench_copy_gbytes(int threads)
     if (!from || !to) exit(1);
     memset(from, 1, bytes);
     memset(to, 1, bytes);
-    BENCH_BEST(best, 0.5, {
-#pragma omp parallel num_threads(threads)
-        {
-            size_t start = part * (size_t)omp_get_thread_num();
-            memcpy(to + start, from + start, part);
-}
-});
-free(from);
-free(to);
-return 2e-9 * (double)(part * (size_t)threads) / best;
+    BENCH_BEST(best, 0.5, bench_copy_all(to, from, part, threads));
+    free(from);
+    free(to);
+    return 2e-9 * (double)(part * (size_t)threads) / best;
 }
 
 #endif
