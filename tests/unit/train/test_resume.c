@@ -1,0 +1,222 @@
+/* A run that was stopped goes on to the very bits of one that was not; a checkpoint of another run
+ * is refused. */
+#include "train_fixture.h"
+
+#include "train/checkpoint.h"
+
+/* Dropout, accumulation, two epochs, evaluations between: all that could have a memory. */
+#define RUN                                                                                     \
+    "--max-steps 12 --learning-rate 5e-3 --micro-batch-size 3 --gradient-accumulation-steps 2 " \
+    "--eval-steps 4 --save-steps 5 --logging-steps 5 --resid-pdrop 0.1 --attn-pdrop 0.1 "       \
+    "--embd-pdrop 0.1 --packing off --save-total-limit 0 "
+
+static int64_t stop_at;
+
+static void stop_there(void *context, const lt_step_info *info)
+{
+    (void)context;
+    if (info->step == stop_at) lt_train_request_stop();
+}
+
+static const lt_train_observer stopper = {.step = stop_there};
+
+static void compare_with_whole(const char *output)
+{
+    static const char *const files[] = {"final/model.safetensors", "best/model.safetensors",
+                                        "checkpoint-12/optimizer.safetensors",
+                                        "checkpoint-12/model.safetensors"};
+    for (int i = 0; i < 4; i++)
+        assert_same_file(at("whole/%s", files[i]), at("%s/%s", output, files[i]));
+}
+
+/* trainer_state.json without what tells the time or the place. */
+static char *history_of(const char *output)
+{
+    lt_err err = {0};
+    json_t *document = NULL, *entry;
+    size_t i;
+    must(lt_json_load(at("%s/final/trainer_state.json", output), &document, &err), &err);
+    json_object_del(document, "best_model_checkpoint");
+    json_object_del(json_object_get(document, "lathe"), "seconds");
+    json_array_foreach(json_object_get(document, "log_history"), i, entry)
+    {
+        json_object_del(entry, "eval_runtime");
+        json_object_del(entry, "eval_samples_per_second");
+        json_object_del(entry, "eval_steps_per_second");
+    }
+    char *text = json_dumps(document, JSON_SORT_KEYS);
+    json_decref(document);
+    return text;
+}
+
+static void interrupted_anywhere_gives_the_same_bits(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    train_well("whole", RUN, NULL, &result);
+    assert_false(result.interrupted);
+    char *expected = history_of("whole");
+    for (stop_at = 1; stop_at < 12; stop_at++) {
+        char name[32];
+        snprintf(name, sizeof name, "stopped-%d", (int)stop_at);
+        train_well(name, RUN, &stopper, &result);
+        assert_true(result.interrupted);
+        assert_true(lt_is_checkpoint(at("%s/checkpoint-%d", name, (int)stop_at)));
+        assert_false(lt_path_exists(at("%s/final", name)));
+        train_well(name, RUN, NULL, &result);
+        assert_false(result.interrupted);
+        assert_int_equal(result.steps, 12);
+        compare_with_whole(name);
+        char *history = history_of(name);
+        assert_string_equal(history, expected);
+        free(history);
+        lt_remove_tree(at("%s", name), NULL);
+    }
+    free(expected);
+}
+
+/* Stopped after every single step. */
+static void many_interruptions_give_the_same_bits(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    for (stop_at = 1; stop_at <= 11; stop_at++)
+        train_well("steps", RUN, &stopper, &result);
+    train_well("steps", RUN, NULL, &result);
+    compare_with_whole("steps");
+}
+
+static void request_stop(void *context, const lt_run_info *info)
+{
+    (void)context;
+    (void)info;
+    lt_train_request_stop();
+}
+
+static void stopped_before_the_first_step_starts_again(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    const lt_train_observer at_once = {.start = request_stop};
+    train_well("early", RUN, &at_once, &result);
+    assert_true(result.interrupted);
+    assert_int_equal(result.steps, 0);
+    train_well("early", RUN, NULL, &result);
+    compare_with_whole("early");
+}
+
+static void a_finished_run_stays_as_it_is(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    train_well("steps", RUN, NULL, &result);
+    assert_int_equal(result.steps, 12);
+    compare_with_whole("steps");
+}
+
+/* What trades memory for time or only watches may change. */
+static void free_settings_may_change(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    stop_at = 7;
+    train_well("free", RUN, &stopper, &result);
+    train_well("free", RUN "--recompute block --logging-steps 1 --save-steps 2", NULL, &result);
+    assert_same_file(at("whole/final/model.safetensors"), at("free/final/model.safetensors"));
+    stop_at = 7;
+    train_well("none", RUN "--recompute none", &stopper, &result);
+    train_well("none", RUN "--recompute selective", NULL, &result);
+    assert_same_file(at("whole/final/model.safetensors"), at("none/final/model.safetensors"));
+}
+
+static void a_damaged_checkpoint_is_passed_over(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    stop_at = 8;
+    train_well("damaged", RUN, &stopper, &result);
+    FILE *file = fopen(at("damaged/checkpoint-8/model.safetensors"), "r+b");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, -5, SEEK_END), 0);
+    int byte = fgetc(file);
+    fseek(file, -5, SEEK_END);
+    fputc(byte ^ 4, file);
+    fclose(file);
+    train_well("damaged", RUN, NULL, &result); /* from checkpoint-5 */
+    compare_with_whole("damaged");
+}
+
+static void refuse(const char *words, const char *reason)
+{
+    lt_err err = {0};
+    assert_int_equal(train("refused", words, NULL, NULL, &err), LT_ERR_USAGE);
+    assert_message(&err, reason);
+}
+
+static void another_run_is_refused(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    stop_at = 3;
+    train_well("refused", RUN, &stopper, &result);
+    fixture_model("other-model", "gpt2", 2, NULL);
+    fixture_data("other-data", 40);
+    char words[1024];
+    refuse(RUN "--seed 4", "seed was 42, is 4");
+    refuse(RUN "--learning-rate 1e-3", "learning_rate was 0.005");
+    refuse(RUN "--max-steps 13", "12 steps, now 13");
+    refuse(RUN "--micro-batch-size 2", "micro_batch_size was 3, is 2");
+    refuse(RUN "--freeze-layers 1", "freeze_layers was 0, is 1");
+    refuse(RUN "--packing on", "packing was false, is true");
+    snprintf(words, sizeof words, RUN "--model %s", at("other-model"));
+    refuse(words, "is not the one it started from");
+    snprintf(words, sizeof words, RUN "--data %s", at("other-data.h5"));
+    refuse(words, "is not what it was trained on");
+    refuse(RUN "--resume never", "is not empty");
+    refuse(RUN "--resume /nowhere", "there is no such checkpoint directory");
+    /* and nothing of this has touched it */
+    train_well("refused", RUN, NULL, &result);
+    compare_with_whole("refused");
+}
+
+static void one_checkpoint_of_choice(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    char words[1024];
+    snprintf(words, sizeof words, RUN "--resume %s", at("whole/checkpoint-5"));
+    train_well("elsewhere", words, NULL, &result);
+    compare_with_whole("elsewhere");
+    train_well("whole", words, NULL, &result); /* back to step 5 in its own directory */
+    compare_with_whole("elsewhere");
+}
+
+static void force_starts_anew(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    lt_err err = {0};
+    must(lt_write_file(at("steps/mine.txt"), "x", 1, &err), &err);
+    train_well("steps", RUN "--resume never --force --max-steps 2 --seed 9", NULL, &result);
+    assert_int_equal(result.steps, 2);
+    assert_true(lt_path_exists(at("steps/mine.txt")));
+    assert_true(lt_is_checkpoint(at("steps/checkpoint-2")));
+    assert_false(lt_path_exists(at("steps/checkpoint-5")));
+    assert_false(lt_path_exists(at("steps/checkpoint-12")));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(interrupted_anywhere_gives_the_same_bits),
+        cmocka_unit_test(many_interruptions_give_the_same_bits),
+        cmocka_unit_test(stopped_before_the_first_step_starts_again),
+        cmocka_unit_test(a_finished_run_stays_as_it_is),
+        cmocka_unit_test(free_settings_may_change),
+        cmocka_unit_test(a_damaged_checkpoint_is_passed_over),
+        cmocka_unit_test(another_run_is_refused),
+        cmocka_unit_test(one_checkpoint_of_choice),
+        cmocka_unit_test(force_starts_anew),
+    };
+    return cmocka_run_group_tests(tests, fixture_setup, fixture_teardown);
+}
