@@ -176,7 +176,9 @@ const lt_added_token *lt_token_scan_next(lt_token_scan *scan, size_t *begin, siz
         if (token->single_word && !is_whole_word(scan->text, scan->size, start, stop)) continue;
         if (token->lstrip) start = spaces_before(scan->text, scan->consumed, start);
         if (token->rstrip) stop = spaces_after(scan->text, scan->size, stop);
-        /* Spaces that were swallowed may themselves begin a match, which is then found again. */
+        /* Spaces that a token has swallowed may themselves begin a match. It is found again, unless
+         * it is left with nothing because it would swallow the same ones. */
+        if (start >= stop) continue;
         *end = start > *begin ? start : *begin;
         scan->consumed = stop;
         return token;

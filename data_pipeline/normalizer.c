@@ -27,10 +27,10 @@ size_t lt_normalizer_prepended(const lt_normalizer *normalizer)
 }
 
 /* --- NFC --------------------------------------------------------------------------------------
- * Only runs with an "active" character are touched: the character before the first active one,
- * which may take it up, and all active ones that follow. Every other character is a starter that
- * stays as it is. This is fast, and keeps characters that are newer than the reference library's
- * Unicode version as that library leaves them.
+ * Only runs of "active" characters are touched, with the character before them when it can take one
+ * up. Every other character is a starter that stays as it is. This is fast, and leaves characters
+ * that are newer than the reference library's Unicode version as that library leaves them, whatever
+ * the version of utf8proc.
  */
 
 /* Code points of one run. */
@@ -158,7 +158,10 @@ static lt_status nfc(const char *text, size_t size, lt_buffer *out, lt_err *err)
     for (size_t active = next_active(p, 0, size); active < size;
          active = next_active(p, done, size)) {
         size_t begin = active, end = active, length;
-        if (begin > done) begin = (size_t)(lt_utf8_previous(p, p + begin) - p);
+        if (begin > done) {
+            const unsigned char *previous = lt_utf8_previous(p, p + begin);
+            if (lt_class_at(previous, &length) & LT_CLASS_NFC_FIRST) begin = (size_t)(previous - p);
+        }
         while (end < size && lt_class_at(p + end, &length) & LT_CLASS_NFC_ACTIVE)
             end += length;
         LT_TRY_GOTO(status, lt_buffer_append(out, text + done, begin - done, err), done);

@@ -28,7 +28,8 @@ enum {
     LT_CLASS_NUMBER = 2,      /* \p{N} */
     LT_CLASS_SPACE = 4,       /* \s */
     LT_CLASS_WORD = 8,        /* \w, for single_word */
-    LT_CLASS_NFC_ACTIVE = 16, /* NFC may change it or what comes before it */
+    LT_CLASS_NFC_ACTIVE = 16, /* NFC may change it, move it, or join it to what is before it */
+    LT_CLASS_NFC_FIRST = 32,  /* NFC may join what comes after to it */
 };
 
 #define LT_CODE_POINTS 0x110000

@@ -25,6 +25,7 @@ static void fill_classes(void)
     MARK(lt_space_ranges, LT_CLASS_SPACE);
     MARK(lt_word_ranges, LT_CLASS_WORD);
     MARK(lt_nfc_active_ranges, LT_CLASS_NFC_ACTIVE);
+    MARK(lt_nfc_first_ranges, LT_CLASS_NFC_FIRST);
 }
 
 void lt_unicode_init(void)

@@ -37,23 +37,40 @@ def word_class():
     return found | {ord("Q")}
 
 
-def nfc_active_class():
-    """Code points that NFC changes, reorders or may join to the one before. All others end a run."""
-    nfc = normalizers.NFC().normalize_str
-    active = {c for c in ALL if nfc(chr(c)) != chr(c)}
-    for c in ALL:  # a combining class: trades places with a mark of class 1 after it, or of 230 before it
-        if c not in (0x334, 0x301) and (nfc("\u5b57" + chr(c) + "\u0334")[1] == "\u0334" or nfc("\u5b57\u0301" + chr(c))[2:] == "\u0301"):
-            active.add(c)
-    active |= {0x334, 0x301}
+nfc = normalizers.NFC().normalize_str
+
+
+def composing_pairs():
+    """Pairs of code points that NFC joins, Hangul left out."""
     for c in ALL:
         parts = unicodedata.decomposition(chr(c)).split()
         if len(parts) == 2 and not parts[0].startswith("<"):
             first, second = (int(p, 16) for p in parts)
             if nfc(chr(first) + chr(second)) != chr(first) + chr(second):
-                active.add(second)
+                yield first, second
+
+
+def nfc_active_class():
+    """Code points that NFC changes, reorders or may join to the one before. All others end a run."""
+    active = {c for c in ALL if nfc(chr(c)) != chr(c)}
+    for c in ALL:  # a combining class: trades places with a mark of class 1 after it, or of 230 before it
+        after, before = nfc("\u5b57" + chr(c) + "\u0334"), nfc("\u5b57\u0301" + chr(c))
+        if c not in (0x334, 0x301) and (after[1] == "\u0334" or before[2:] == "\u0301"):
+            active.add(c)
+    active |= {0x334, 0x301}
+    active.update(second for _, second in composing_pairs())
     active.update(range(0x1161, 0x1176))  # Hangul vowels and final consonants
     active.update(range(0x11A8, 0x11C3))
     return active
+
+
+def nfc_first_class():
+    """Code points that NFC may join with one after: also those that come apart for it."""
+    nfd = normalizers.NFD().normalize_str
+    first = {first for first, _ in composing_pairs()} | {c for c in ALL if nfd(chr(c)) != chr(c)}
+    first.update(range(0x1100, 0x1113))  # Hangul initial consonants and syllables
+    first.update(range(0xAC00, 0xD7A4))
+    return first
 
 
 def print_ranges(name, comment, members):
@@ -86,4 +103,5 @@ print_ranges("lt_number_ranges", r"\p{N} of the pre-tokenizers' patterns", regex
 print_ranges("lt_space_ranges", r"\s", regex_class(r"\s"))
 print_ranges("lt_word_ranges", r"\w: what an added token with single_word must not touch", word_class())
 print_ranges("lt_nfc_active_ranges", "changed, reordered or joined to the one before by NFC", nfc_active_class())
+print_ranges("lt_nfc_first_ranges", "joined to the one after by NFC", nfc_first_class())
 print("#endif")
