@@ -185,9 +185,9 @@ static lt_status read_text(const reader *r, const char *name, char *out, size_t 
     hid_t attribute = H5Aopen(r->file, name, H5P_DEFAULT);
     hid_t type = attribute >= 0 ? H5Aget_type(attribute) : H5I_INVALID_HID;
     bool ok = type >= 0 && H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0 &&
-              H5Tget_size(type) < size && is_scalar(attribute);
+              H5Tget_size(type) <= size && is_scalar(attribute);
     memset(out, 0, size);
-    ok = ok && H5Aread(attribute, type, out) >= 0;
+    ok = ok && H5Aread(attribute, type, out) >= 0 && memchr(out, '\0', size);
     if (type >= 0) H5Tclose(type);
     if (attribute >= 0) H5Aclose(attribute);
     return ok ? LT_OK : bad(r, name, "attribute is missing or not a text", err);

@@ -1,15 +1,16 @@
-/* Writing a dataset's HDF5 file: built under a temporary name, hashed, then made visible whole. */
-#include <errno.h>
+/* Writing a dataset's HDF5 file: built in memory, hashed, and written under a temporary name that
+ * is made visible when it is whole. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 #include "data_pipeline/store.h"
 
 /* Elements in a chunk: small enough to check and read in pieces, large enough to stay few. */
 enum { CHUNK = 1 << 18 };
+/* Bytes by which the file in memory grows. */
+enum { MEMORY_INCREMENT = 1 << 24 };
 
 const lt_store_count lt_store_counts[LT_STORE_COUNTS] = {
     {"records_read", offsetof(lt_prepare_report, read)},
@@ -33,8 +34,6 @@ void lt_store_make_block(char block[LT_STORE_BLOCK_SIZE], uint64_t length, const
 
 void lt_hdf5_prepare(void)
 {
-    /* A write that fails at close would otherwise be tried again by HDF5's exit handler. */
-    H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     H5PLset_loading_state(0);
 }
@@ -66,7 +65,6 @@ static bool write_dataset(hid_t parent, const char *name, hid_t file_type, hid_t
     hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
     bool ok = space >= 0 && properties >= 0 && H5Pset_chunk(properties, 1, &chunk) >= 0 &&
               H5Pset_fletcher32(properties) >= 0 &&
-              H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER) >= 0 &&
               H5Pset_obj_track_times(properties, false) >= 0; /* same input, same bytes */
     hid_t dataset =
         ok ? H5Dcreate2(parent, name, file_type, space, H5P_DEFAULT, properties, H5P_DEFAULT)
@@ -114,7 +112,11 @@ static bool write_text(hid_t object, const char *name, const char *value)
 
 static hid_t create_group(hid_t parent, const char *name)
 {
-    return H5Gcreate2(parent, name, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t group = H5I_INVALID_HID, properties = H5Pcreate(H5P_GROUP_CREATE);
+    if (properties >= 0 && H5Pset_obj_track_times(properties, false) >= 0)
+        group = H5Gcreate2(parent, name, H5P_DEFAULT, properties, H5P_DEFAULT);
+    if (properties >= 0) H5Pclose(properties);
+    return group;
 }
 
 /* --- The parts of the file --- */
@@ -182,62 +184,130 @@ static lt_status categories_to_json(const lt_dataset *dataset, lt_buffer *out, l
     return status;
 }
 
-/* The HDF5 file itself, behind a user block that is still zero. */
-static lt_status write_hdf5(const lt_dataset *dataset, const char *temporary, const char *path,
-                            lt_err *err)
+/* --- The file in memory ---
+ *
+ * HDF5 works in memory and the bytes are written here: when a disk is full HDF5 1.10 does not say
+ * so before the close, and can then neither close the file nor give its memory back. The file is
+ * only right once it is closed, so the callbacks below keep its memory beyond that.
+ * (H5Fget_file_image, of an open file, leaves a wrong checksum behind in the latest format.) */
+
+typedef struct memory_image {
+    char *data; /* owned once the file is closed */
+} memory_image;
+
+static void *image_allocate(size_t size, H5FD_file_image_op_t operation, void *context)
 {
-    lt_status status;
-    hid_t creation = H5I_INVALID_HID, access = H5I_INVALID_HID, file = H5I_INVALID_HID;
-    lt_buffer json = {0}, config = {0}, categories = {0};
-    LT_TRY_GOTO(status, lt_tokenizer_to_json(dataset->tokenizer, &json, &config, err), done);
-    LT_TRY_GOTO(status, categories_to_json(dataset, &categories, err), done);
-    creation = H5Pcreate(H5P_FILE_CREATE);
-    access = H5Pcreate(H5P_FILE_ACCESS);
+    (void)operation, (void)context;
+    return malloc(size);
+}
+
+static void *image_copy(void *to, const void *from, size_t size, H5FD_file_image_op_t operation,
+                        void *context)
+{
+    (void)operation, (void)context;
+    return memcpy(to, from, size);
+}
+
+static void *image_resize(void *data, size_t size, H5FD_file_image_op_t operation, void *context)
+{
+    (void)operation, (void)context;
+    return realloc(data, size);
+}
+
+static herr_t image_release(void *data, H5FD_file_image_op_t operation, void *context)
+{
+    memory_image *image = context;
+    if (operation == H5FD_FILE_IMAGE_OP_FILE_CLOSE)
+        image->data = data;
+    else
+        free(data);
+    return 0;
+}
+
+static void *image_context_copy(void *context)
+{
+    return context;
+}
+
+static herr_t image_context_free(void *context)
+{
+    (void)context;
+    return 0;
+}
+
+/* A new file behind a user block that is still zero. When it is closed *image has its bytes. */
+static hid_t create_in_memory(memory_image *image)
+{
+    H5FD_file_image_callbacks_t callbacks = {image_allocate, image_copy,         image_resize,
+                                             image_release,  image_context_copy, image_context_free,
+                                             image};
+    hid_t file = H5I_INVALID_HID;
+    hid_t creation = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
     bool ok = creation >= 0 && access >= 0 &&
               H5Pset_userblock(creation, LT_STORE_BLOCK_SIZE) >= 0 &&
               H5Pset_obj_track_times(creation, false) >= 0 &&
-              H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST) >= 0;
-    if (ok) file = H5Fcreate(temporary, H5F_ACC_TRUNC, creation, access);
-    bool wide = lt_tokenizer_vocab_size(dataset->tokenizer) > UINT16_MAX + 1;
-    ok = file >= 0 && write_attributes(file, dataset) && write_tokenizer(file, &json, &config) &&
-         write_bytes(file, "categories", categories.data, categories.size) &&
-         write_split(file, "train", &dataset->splits[LT_SPLIT_TRAIN], wide) &&
-         write_split(file, "validation", &dataset->splits[LT_SPLIT_VALIDATION], wide);
-    /* The error stack is read before the close, whose own calls would clear it. */
-    if (!ok) status = lt_hdf5_fail(err, LT_ERR_IO, path, "can not be written");
-    if (file >= 0 && H5Fclose(file) < 0 && ok)
-        status = lt_hdf5_fail(err, LT_ERR_IO, path, "can not be closed");
-done:
+              H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST) >= 0 &&
+              H5Pset_fapl_core(access, MEMORY_INCREMENT, false) >= 0 &&
+              H5Pset_file_image_callbacks(access, &callbacks) >= 0;
+    if (ok) file = H5Fcreate("lathe-dataset", H5F_ACC_TRUNC, creation, access);
     if (access >= 0) H5Pclose(access);
     if (creation >= 0) H5Pclose(creation);
+    return file;
+}
+
+/* Where the file ends: its memory is larger. Version 3 of the superblock has it at byte 28. */
+static uint64_t image_end(const char *data)
+{
+    uint64_t end = 0;
+    const unsigned char *field = (const unsigned char *)data + LT_STORE_BLOCK_SIZE + 28;
+    for (int i = 7; i >= 0; i--)
+        end = end << 8 | field[i];
+    return end;
+}
+
+static lt_status fill_file(hid_t file, const lt_dataset *dataset, const char *path, lt_err *err)
+{
+    lt_buffer json = {0}, config = {0}, categories = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_tokenizer_to_json(dataset->tokenizer, &json, &config, err), done);
+    LT_TRY_GOTO(status, categories_to_json(dataset, &categories, err), done);
+    bool wide = lt_tokenizer_vocab_size(dataset->tokenizer) > UINT16_MAX + 1;
+    bool ok = write_attributes(file, dataset) && write_tokenizer(file, &json, &config) &&
+              write_bytes(file, "categories", categories.data, categories.size) &&
+              write_split(file, "train", &dataset->splits[LT_SPLIT_TRAIN], wide) &&
+              write_split(file, "validation", &dataset->splits[LT_SPLIT_VALIDATION], wide);
+    if (!ok) status = lt_hdf5_fail(err, LT_ERR_NOMEM, path, "can not be put together");
+done:
     lt_buffer_free(&categories);
     lt_buffer_free(&config);
     lt_buffer_free(&json);
     return status;
 }
 
-/* Fills in the user block, now that all that follows it is final. */
-static lt_status seal(int fd, const char *temporary, lt_err *err)
+static lt_status write_image(const char *path, char *image, lt_err *err)
 {
-    char hash[LT_HASH_TEXT_SIZE], block[LT_STORE_BLOCK_SIZE];
-    LT_TRY(lt_hash_file(temporary, LT_STORE_BLOCK_SIZE, hash, err));
-    off_t end = lseek(fd, 0, SEEK_END);
-    if (end < LT_STORE_BLOCK_SIZE)
-        return lt_fail(err, LT_ERR_IO, "%s: can not find its end: %s", temporary, strerror(errno));
-    lt_store_make_block(block, (uint64_t)end - LT_STORE_BLOCK_SIZE, hash);
-    if (pwrite(fd, block, sizeof block, 0) != (ssize_t)sizeof block)
-        return lt_fail(err, LT_ERR_IO, "%s: write: %s", temporary, strerror(errno));
-    return LT_OK;
+    char hash[LT_HASH_TEXT_SIZE];
+    uint64_t size = image_end(image), length = size - LT_STORE_BLOCK_SIZE;
+    lt_new_file out = {0};
+    lt_hash_bytes(image + LT_STORE_BLOCK_SIZE, length, hash);
+    lt_store_make_block(image, length, hash);
+    LT_TRY(lt_new_file_begin(&out, path, err));
+    lt_status status = lt_new_file_write(&out, image, size, err);
+    if (status == LT_OK) return lt_new_file_commit(&out, err);
+    lt_new_file_abort(&out);
+    return status;
 }
 
 lt_status lt_store_write(const lt_dataset *dataset, const char *path, lt_err *err)
 {
+    memory_image image = {0};
     lt_hdf5_prepare();
-    lt_new_file file = {0};
-    LT_TRY(lt_new_file_begin(&file, path, err));
-    lt_status status = write_hdf5(dataset, file.temporary, path, err);
-    if (status == LT_OK) status = seal(file.fd, file.temporary, err);
-    if (status == LT_OK) return lt_new_file_commit(&file, err);
-    lt_new_file_abort(&file);
+    hid_t file = create_in_memory(&image);
+    if (file < 0) return lt_hdf5_fail(err, LT_ERR_NOMEM, path, "can not be put together");
+    lt_status status = fill_file(file, dataset, path, err);
+    if ((H5Fclose(file) < 0 || !image.data) && status == LT_OK)
+        status = lt_hdf5_fail(err, LT_ERR_NOMEM, path, "can not be put together");
+    if (status == LT_OK) status = write_image(path, image.data, err);
+    free(image.data);
     return status;
 }

@@ -40,7 +40,7 @@ static lt_dataset *make_dataset(int validation)
         fail_msg("%s", err.message);
     static const int32_t tokens[] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 599};
     static const uint8_t mask[] = {0, 1, 0, 1, 1, 0, 0, 1, 0, 1};
-    static const uint64_t offsets[] = {0, 2, 5, 8, 10}, record_offsets[] = {0, 21};
+    static const uint64_t offsets[] = {0, 2, 5, 8, 10}, record_offsets[] = {0, 20};
     static const uint32_t category[] = {0, 1, LT_NO_CATEGORY, 0};
     lt_split_data *train = &dataset->splits[LT_SPLIT_TRAIN];
     lt_split_data *held = &dataset->splits[LT_SPLIT_VALIDATION];
