@@ -15,7 +15,7 @@
 
 /* --- A tiny model ----------------------------------------------------------------------------- */
 
-enum { POSITIONS = 64 };
+enum { POSITIONS = 192 };
 
 typedef struct fixture {
     char directory[64];
@@ -290,11 +290,13 @@ static void cancelling_keeps_what_there_is(void **state)
     lt_answer_settings settings = {.max_new_tokens = 40, .cancelled = &cancelled};
     lt_answer answer = {0};
     cancelled = 0;
+    lt_answer whole = ask(f, &prompt, &settings);
     assert_int_equal(
         lt_assistant_answer(&f->assistant, &prompt, 1, &settings, cancel, NULL, &answer, NULL),
         LT_ERR_INTERRUPTED);
-    assert_true(answer.ids.count > 0 && answer.ids.count < 40);
+    assert_true(answer.ids.count > 0 && answer.ids.count < whole.ids.count);
     assert_true(answer.text.size > 0);
+    lt_answer_free(&whole);
     lt_answer_free(&answer);
 }
 
