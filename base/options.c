@@ -12,6 +12,9 @@
 #include "base/fsio.h"
 #include "base/options_internal.h"
 
+/* libyaml needs quadratic time for odd files; none that a person writes comes near this size. */
+#define MAX_CONFIG_BYTES ((size_t)256 << 10)
+
 /* --- Names ---------------------------------------------------------------------------------------
  */
 
@@ -190,11 +193,16 @@ static lt_status assign_choice(const lt_option *option, const char *text, const 
 
 static lt_status append_to_list(const char *text, lt_string_list *list, lt_err *err)
 {
-    char **items = realloc(list->items, (list->count + 1) * sizeof *items);
-    if (!items) return lt_fail_nomem(err, (list->count + 1) * sizeof *items, "an option's list");
-    list->items = items;
-    items[list->count] = NULL;
-    LT_TRY(copy_text(text, &items[list->count], err));
+    /* the room doubles whenever the count is a power of two, so it need not be remembered */
+    size_t count = list->count;
+    if ((count & (count - 1)) == 0) {
+        size_t bytes = (count ? 2 * count : 1) * sizeof *list->items;
+        char **items = realloc(list->items, bytes);
+        if (!items) return lt_fail_nomem(err, bytes, "an option's list");
+        list->items = items;
+    }
+    list->items[count] = NULL;
+    LT_TRY(copy_text(text, &list->items[count], err));
     list->count++;
     return LT_OK;
 }
@@ -360,7 +368,7 @@ static lt_status apply_config_file(parser *p, lt_err *err)
     lt_buffer text = {0};
     unsigned char *locked = NULL;
     lt_status status;
-    LT_TRY_GOTO(status, lt_read_file(path, 1 << 20, &text, err), done);
+    LT_TRY_GOTO(status, lt_read_file(path, MAX_CONFIG_BYTES, &text, err), done);
     locked = malloc(p->table->count);
     if (!locked) {
         status = lt_fail_nomem(err, p->table->count, "the options");

@@ -201,6 +201,11 @@ static void what_no_setting_needs_is_refused(void **state)
     refused("text: \"a\\0b\"\n", "1", "NUL");
     refused("\"epochs\\0\": 1\n", "1", "unknown option");
     assert_int_equal(parse("text: a\0b\n", 10, NULL, NULL), LT_ERR_USAGE);
+    char *large = calloc(300000, 1);
+    assert_non_null(large);
+    memset(large, '\n', 300000);
+    assert_int_equal(parse(large, 300000, NULL, NULL), LT_ERR_LIMIT);
+    free(large);
     char *words[] = {"--config", "/no/such/file.yaml"};
     set = (settings){0};
     assert_int_equal(lt_options_parse(&table, 2, words, &set, &result, &err), LT_ERR_IO);
