@@ -78,9 +78,9 @@ static lt_status run(lt_trainer *t, bool *complete, lt_err *err)
     while (!lt_stop_requested()) {
         if (evaluation_due(t)) LT_TRY(lt_trainer_evaluate(t, &finished, err));
         if (!finished) return LT_OK;
-        if (save_due(t)) lt_trainer_save(t);
         *complete = patience_is_over(t) || t->state.step >= t->state.total_steps;
-        if (*complete) return LT_OK;
+        if (*complete) return LT_OK; /* the last checkpoint is the caller's */
+        if (save_due(t)) lt_trainer_save(t);
         lt_step_info info;
         LT_TRY(lt_trainer_step(t, &info, err));
         lt_tell_step(t, &info);

@@ -1,0 +1,26 @@
+# Shared by the tests of lathe train: a directory of their own with a tiny model and dataset, and how to say what failed.
+: "${LATHE:?the program to test}" "${LATHE_SOURCE_DIR:?the source tree}"
+export OMP_NUM_THREADS=1
+
+# in memory where possible: saving waits for the disk, many times
+if [ -w /dev/shm ]; then work=$(mktemp -d /dev/shm/lathe-test-XXXXXX); else work=$(mktemp -d); fi
+trap 'cleanup' EXIT
+cleanup() { rm -rf "$work"; }
+cd "$work"
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+make_data() {
+    local words=(amber birch cedar dune ember) i
+    for i in $(seq 0 119); do
+        printf '{"instruction": "What is next to %s, please?", "context": "%s", "response": "%s", "category": "open_qa"}\n' \
+            "${words[i % 5]}" "$([ $((i % 3)) = 0 ] && echo "In a row.")" "${words[(i + 1) % 5]}"
+    done >data.jsonl
+    "$LATHE" prepare --input data.jsonl --tokenizer "$LATHE_SOURCE_DIR/tests/golden/dolly" --output data.h5 \
+        --validation 0.1 >prepare.log || fail "prepare"
+    "$LATHE" init --family gpt2 --layers 2 --hidden-size 32 --heads 2 --max-position 160 \
+        --tokenizer "$LATHE_SOURCE_DIR/tests/golden/dolly" --output model >init.log || fail "init"
+}
