@@ -4,7 +4,8 @@
  * files, fsync each, fsync the directory, rename it over nothing, fsync the parent. Each of the
  * four fsyncs is load-bearing: leaving one out loses or corrupts data at a power cut. A failed
  * fsync is final for that commit; it is never retried. Single files follow the same steps with one
- * file. Readers must ignore names for which lt_is_temporary_name is true. */
+ * file. Readers must ignore names for which lt_is_temporary_name is true. The parent directory has
+ * to be there (lt_make_directories). */
 #ifndef LT_BASE_FSIO_H
 #define LT_BASE_FSIO_H
 
@@ -42,7 +43,8 @@ bool lt_is_temporary_name(
 bool lt_is_plain_file_name(const char *name); /* no '/', not "." or "..", not empty */
 lt_status lt_make_directories(const char *path, lt_err *err); /* mkdir -p, durable */
 lt_status lt_remove_tree(const char *path, lt_err *err);      /* rm -r; a missing path is fine */
-/* Removes what killed processes left in `directory`; what a live process is writing is kept. */
+/* Removes what killed processes left in `directory`; what a live process is writing is kept, and so
+ * is (under its own name) a ".trash-PID-NAME" whose NAME is missing. */
 lt_status lt_remove_stale_temporaries(const char *directory, lt_err *err);
 lt_status lt_free_space(const char *path, uint64_t *bytes, lt_err *err);
 lt_status lt_copy_file(const char *from, const char *to,
@@ -87,9 +89,11 @@ typedef struct lt_new_directory {
 } lt_new_directory;
 
 lt_status lt_new_directory_begin(lt_new_directory *directory, const char *path, lt_err *err);
-/* fsyncs every file and directory below, renames, fsyncs the parent. With `replace` an existing
- * directory is first moved aside as ".trash-…" and removed after the new one is in place. Ends it,
- * also on failure. */
+/* fsyncs every file and directory below, renames, fsyncs the parent. With `replace` it changes
+ * places with an existing directory in one step, which is then removed; a file system that can not
+ * do so holds the old one as ".trash-…" for a moment, and lt_remove_stale_temporaries brings it
+ * back when the process is killed just then. Ends it, also on failure, and then the old one is in
+ * place. */
 lt_status lt_new_directory_commit(lt_new_directory *directory, bool replace, lt_err *err);
 void lt_new_directory_abort(lt_new_directory *directory); /* as lt_new_file_abort */
 
