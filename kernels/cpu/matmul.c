@@ -1,7 +1,7 @@
 /* Matrix product. Three ways through it:
  *
  *   few rows (m <= DOT_ROWS, NT): every row of b is read once and multiplied with all rows of a.
- *   Limited by memory; nothing is packed. This is decoding.
+ *   Limited by memory; b is not packed. This is decoding.
  *
  *   otherwise: blocked and packed, after Goto and van de Geijn, "Anatomy of High-Performance Matrix
  *   Multiplication", 2008. The smaller operand is packed once, by all threads, and shared. The
@@ -80,77 +80,102 @@ static void write_tile(const product *x, const float *tile, int64_t i0, int64_t 
 
 /* --- Few rows -------------------------------------------------------------------------------- */
 
-/* c[0:rows, j:j+columns]: dot products along k, one vector of partial sums for each. */
-INLINE void dot_block(const product *x, int rows, int columns, int64_t j)
+/* a with the vectors of all rows side by side, [k / LANES][rows][LANES], 0 past the end: one
+ * address for all of them. */
+static void interleave(const product *x, float *dst)
 {
-    vec sum[DOT_ROWS][8];
-    const float *a = x->a.data, *b = x->b.data + j * x->b.line;
+    for (int64_t p = 0; p < x->k; p += LANES)
+        for (int64_t i = 0; i < x->m; i++, dst += LANES)
+            vec_store(dst, vec_load_first(x->a.data + i * x->a.line + p, x->k - p));
+}
+
+/* One vector along k for all sums of a block. */
+INLINE void dot_step(int rows, int columns, const float *a, const vec *right, vec sum[][8])
+{
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        vec left = vec_load(a + i * LANES);
+#pragma GCC unroll 8
+        for (int c = 0; c < columns; c++)
+            sum[i][c] = vec_fma(left, right[c], sum[i][c]);
+    }
+}
+
+/* c[0:rows, j:j+columns]: dot products along k, one vector of partial sums for each. */
+INLINE void dot_block(const product *x, const float *a, int rows, int columns, int64_t j)
+{
+    vec sum[DOT_ROWS][8], right[8];
+    const float *b = x->b.data + j * x->b.line;
+    int64_t line = x->b.line, k = x->k, p = 0;
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
             sum[i][c] = vec_zero();
-    int64_t p = 0;
-    for (; p + LANES <= x->k; p += LANES) {
-        vec right[8];
+    for (; p + LANES <= k; p += LANES, a += rows * LANES) {
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
-            right[c] = vec_load(b + c * x->b.line + p);
+            right[c] = vec_load(b + c * line + p);
+        dot_step(rows, columns, a, right, sum);
+    }
+    if (p < k) {
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) {
-            vec left = vec_load(a + i * x->a.line + p);
-#pragma GCC unroll 8
-            for (int c = 0; c < columns; c++)
-                sum[i][c] = vec_fma(left, right[c], sum[i][c]);
-        }
+        for (int c = 0; c < columns; c++)
+            right[c] = vec_load_first(b + c * line + p, k - p);
+        dot_step(rows, columns, a, right, sum);
     }
     float tile[DOT_ROWS * TILE_COLUMNS];
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; i++) {
-        vec left = vec_load_first(a + i * x->a.line + p, x->k - p);
+    for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
-        for (int c = 0; c < columns; c++) {
-            vec right = vec_load_first(b + c * x->b.line + p, x->k - p);
-            tile[i * TILE_COLUMNS + c] = vec_sum(vec_fma(left, right, sum[i][c]));
-        }
-    }
+        for (int c = 0; c < columns; c++)
+            tile[i * TILE_COLUMNS + c] = vec_sum(sum[i][c]);
     write_tile(x, tile, 0, rows, j, columns, true, true);
 }
 
-/* 8 columns at a time for few rows, else 2: rows * columns sums fit in the registers. */
-#define DOT(rows, columns)                                               \
-    static void dot_##rows(const product *x, int64_t begin, int64_t end) \
-    {                                                                    \
-        int64_t j = begin;                                               \
-        for (; j + (columns) <= end; j += (columns))                     \
-            dot_block(x, rows, columns, j);                              \
-        for (; j < end; j++)                                             \
-            dot_block(x, rows, 1, j);                                    \
+/* So many columns at a time that rows * columns sums fit in the registers. */
+#define DOT(rows, columns)                                                               \
+    static void dot_##rows(const product *x, const float *a, int64_t begin, int64_t end) \
+    {                                                                                    \
+        int64_t j = begin;                                                               \
+        for (; j + (columns) <= end; j += (columns))                                     \
+            dot_block(x, a, rows, columns, j);                                           \
+        for (; j < end; j++)                                                             \
+            dot_block(x, a, rows, 1, j);                                                 \
     }
 #if LANES == 16
 DOT(1, 8)
 DOT(2, 8)
 DOT(3, 4)
 DOT(4, 4)
+DOT(5, 4)
+DOT(6, 4)
+DOT(7, 2)
+DOT(8, 2)
 #else
 DOT(1, 8)
 DOT(2, 4)
 DOT(3, 2)
 DOT(4, 2)
-#endif
 DOT(5, 2)
-DOT(6, 2)
+DOT(6, 1)
 DOT(7, 1)
 DOT(8, 1)
+#endif
 
-static void dot_product(const product *x)
+static lt_status dot_product(const lt_backend *backend, const product *x, lt_err *err)
 {
-    static void (*const functions[DOT_ROWS])(const product *, int64_t, int64_t) = {
+    static void (*const functions[DOT_ROWS])(const product *, const float *, int64_t, int64_t) = {
         dot_1, dot_2, dot_3, dot_4, dot_5, dot_6, dot_7, dot_8};
     int64_t threads = x->threads;
+    size_t floats = lt_align_up((size_t)x->k, LANES) * (size_t)x->m;
+    float *a;
+    LT_TRY(lt_scratch_get(backend, LT_SCRATCH_SHARED, floats * sizeof *a, (void **)&a, err));
+    interleave(x, a);
 #pragma omp parallel for schedule(static) num_threads(x->threads)
     for (int64_t t = 0; t < threads; t++)
-        functions[x->m - 1](x, x->n * t / threads, x->n * (t + 1) / threads);
+        functions[x->m - 1](x, a, x->n * t / threads, x->n * (t + 1) / threads);
+    return LT_OK;
 }
 
 /* --- Blocked --------------------------------------------------------------------------------- */
@@ -179,7 +204,9 @@ TILE(5)
 TILE(6)
 #if TILE_ROWS == 14
 TILE(7)
-TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+TILE(8)
+TILE(9)
+TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #endif
 
     static tile_function *const tiles[TILE_ROWS][2] = {
@@ -340,9 +367,6 @@ lt_status CPU(matmul)(const lt_backend *backend, const lt_matmul_args *a, lt_err
     /* Sums can wait in c only while nothing that c holds, or may alias, is needed at the end. */
     bool c_needed = !x.early && (a->accumulate || a->residual.data);
     if (c_needed && !a->preactivation.data) x.depth = lt_max_i64(x.k, 1);
-    if (b_turned && x.m <= DOT_ROWS) {
-        dot_product(&x);
-        return LT_OK;
-    }
+    if (b_turned && x.m <= DOT_ROWS) return dot_product(backend, &x, err);
     return blocked_product(backend, &x, err);
 }
