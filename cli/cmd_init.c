@@ -43,7 +43,7 @@ static const lt_option options[] = {
     {"output", LT_OPTION_STRING, offsetof(settings, output), .required = true, .metavar = "DIR",
      .help = "Directory to make; must not exist or be empty."},
     {"seed", LT_OPTION_INT, offsetof(settings, seed), .default_text = "42", .min = 0,
-     .max = 9007199254740991.0, .help = "The weights are a function of it and the shape."},
+     .max = 4294967295.0, .help = "The weights are a function of it and the shape."},
     {"dtype", LT_OPTION_CHOICE, offsetof(settings, dtype), .default_text = "f32",
      .choices = "f32|bf16|f16", .help = "Number type of the saved weights."},
 };

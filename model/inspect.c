@@ -64,6 +64,15 @@ static lt_status print_stats(const lt_safetensors *file, const lt_safetensors_en
     return LT_OK;
 }
 
+/* Names come from a file: what could steer a terminal is shown as '?'. */
+static void print_name(const char *name, int width, FILE *out)
+{
+    int printed = 0;
+    for (const char *c = name; *c; c++, printed++)
+        fputc((unsigned char)*c < 0x20 || *c == 0x7f ? '?' : *c, out);
+    fprintf(out, "%*s", printed < width ? width - printed : 0, "");
+}
+
 static lt_status print_tensors(const lt_safetensors *file, int name_width, bool stats, FILE *out,
                                totals *sum, lt_err *err)
 {
@@ -71,8 +80,9 @@ static lt_status print_tensors(const lt_safetensors *file, int name_width, bool 
         const lt_safetensors_entry *entry = &file->entries[file->by_name[i]];
         char shape[200];
         shape_text(entry, shape, sizeof shape);
-        fprintf(out, "  %-*s  %-5s %-16s %12zu", name_width, entry->name, entry->dtype, shape,
-                entry->size);
+        fputs("  ", out);
+        print_name(entry->name, name_width, out);
+        fprintf(out, "  %-5s %-16s %12zu", entry->dtype, shape, entry->size);
         if (stats) LT_TRY(print_stats(file, entry, out, err));
         fputc('\n', out);
         sum->tensors++;
@@ -111,7 +121,11 @@ lt_status lt_inspect_safetensors(const char *path, bool stats, FILE *out, lt_err
     json_t *value;
     json_object_foreach(json_object_get(file.header, "__metadata__"), key, value)
     {
-        fprintf(out, "metadata     %s: %s\n", key, json_string_value(value));
+        fputs("metadata     ", out);
+        print_name(key, 0, out);
+        fputs(": ", out);
+        print_name(json_string_value(value), 0, out);
+        fputc('\n', out);
     }
     totals sum = {0};
     int width = longest_name(&file);

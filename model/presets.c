@@ -115,8 +115,8 @@ static lt_status merge_shape(const lt_model_shape *shape, const preset *base,
     /* heads of 64, as nearly all models have; of a divisor below when that does not fit */
     int64_t head = 64;
     while (hidden % head != 0 || hidden / head < 2)
-        if ((head /= 2) < 2) break;
-    if (own_width && shape->heads <= 0 && head < 2)
+        if ((head /= 2) < 8) break;
+    if (own_width && shape->heads <= 0 && head < 8)
         return lt_fail(err, LT_ERR_USAGE,
                        "a hidden size of %lld suggests no number of heads: say --heads too",
                        (long long)hidden);
@@ -229,5 +229,10 @@ lt_status lt_model_config_make(const lt_model_shape *shape, lt_model_config *out
     if (!json) return lt_fail_nomem(err, 0, "the model's configuration");
     lt_status status = lt_model_config_parse(json, "the new model's configuration", out, err);
     json_decref(json);
+    /* it was the caller who asked for this, not a file */
+    if (status == LT_ERR_FORMAT || status == LT_ERR_LIMIT || status == LT_ERR_UNSUPPORTED) {
+        status = LT_ERR_USAGE;
+        if (err) err->code = status;
+    }
     return status;
 }
