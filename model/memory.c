@@ -1,6 +1,7 @@
 #include "model/memory.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,33 +44,71 @@ static uint64_t stat_value(const char *path, const char *name)
     return value;
 }
 
-/* Inside a container the group's own files are at the root of the mount. Pages of the file cache
- * count as used there, but are given up when memory is wanted. */
-static uint64_t group_available(void)
+/* What one group has left. Pages of the file cache count as used there, but are given up when
+ * memory is wanted. */
+static uint64_t group_left(const char *group, bool v2)
 {
-    static const struct {
-        const char *limit, *used, *stat, *cache;
-    } versions[] = {
-        {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
-         "inactive_file"},
-        {"/sys/fs/cgroup/memory/memory.limit_in_bytes",
-         "/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat",
-         "total_inactive_file"},
-    };
-    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
-        uint64_t limit, used;
-        if (!read_number(versions[i].limit, &limit) || !read_number(versions[i].used, &used))
-            continue;
-        uint64_t cache = stat_value(versions[i].stat, versions[i].cache);
-        used -= cache < used ? cache : used;
-        return limit > used ? limit - used : 0;
+    char path[PATH_MAX + 64];
+    uint64_t limit, used;
+    snprintf(path, sizeof path, "%s/%s", group, v2 ? "memory.max" : "memory.limit_in_bytes");
+    if (!read_number(path, &limit)) return UINT64_MAX;
+    snprintf(path, sizeof path, "%s/%s", group, v2 ? "memory.current" : "memory.usage_in_bytes");
+    if (!read_number(path, &used)) return UINT64_MAX;
+    snprintf(path, sizeof path, "%s/memory.stat", group);
+    uint64_t cache = stat_value(path, v2 ? "inactive_file" : "total_inactive_file");
+    used -= cache < used ? cache : used;
+    return limit > used ? limit - used : 0;
+}
+
+/* The least that `below` (a path that begins with '/') under `mount`, or a group above it, has
+ * left: each of them may have a limit. */
+static uint64_t least_left(const char *mount, const char *below, bool v2)
+{
+    char group[PATH_MAX];
+    int length = snprintf(group, sizeof group, "%s%s", mount, below);
+    if (length < 0 || (size_t)length >= sizeof group) return UINT64_MAX;
+    size_t root = strlen(mount);
+    uint64_t least = UINT64_MAX;
+    for (;;) {
+        uint64_t left = group_left(group, v2);
+        least = left < least ? left : least;
+        char *slash = strrchr(group + root, '/');
+        if (!slash) return least;
+        *slash = '\0';
     }
-    return UINT64_MAX;
+}
+
+uint64_t lt_group_memory(const char *membership, const char *mount)
+{
+    char line[PATH_MAX + 64], controller_mount[PATH_MAX];
+    uint64_t least = least_left(mount, "", true); /* inside a container its own group is the root */
+    snprintf(controller_mount, sizeof controller_mount, "%s/memory", mount);
+    uint64_t v1 = least_left(controller_mount, "", false);
+    least = v1 < least ? v1 : least;
+    FILE *file = fopen(membership, "r");
+    if (!file) return least;
+    while (fgets(line, sizeof line, file)) {
+        /* "0::/path" in version 2, "9:memory:/path" in version 1 */
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers = strchr(line, ':');
+        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path) continue;
+        *path++ = '\0';
+        uint64_t left = UINT64_MAX;
+        if (controllers[1] == '\0')
+            left = least_left(mount, path, true);
+        else if (strcmp(controllers + 1, "memory") == 0)
+            left = least_left(controller_mount, path, false);
+        least = left < least ? left : least;
+    }
+    fclose(file);
+    return least;
 }
 
 uint64_t lt_available_memory(void)
 {
-    uint64_t machine = meminfo_available(), group = group_available();
+    uint64_t machine = meminfo_available(),
+             group = lt_group_memory("/proc/self/cgroup", "/sys/fs/cgroup");
     return machine < group ? machine : group;
 }
 

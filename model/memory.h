@@ -9,6 +9,8 @@
 /* Bytes that can be had now: the smaller of /proc/meminfo's MemAvailable and what is left of the
  * control group's limit. UINT64_MAX when the system does not say. */
 uint64_t lt_available_memory(void);
+/* The control groups' part of it: `membership` as /proc/self/cgroup, `mount` as /sys/fs/cgroup. */
+uint64_t lt_group_memory(const char *membership, const char *mount);
 
 /* LT_ERR_NOMEM with both figures when `bytes` on this backend's device are more than can be had.
  * Only host memory is checked. */

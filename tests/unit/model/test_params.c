@@ -1,5 +1,5 @@
 /* The parameter table: places, segments, freezing, plan against run, initialisation, growth. */
-#include "base/checked.h"
+#include "base/fsio.h"
 #include "golden.h"
 #include "model/memory.h"
 #include "model/params.h"
@@ -257,6 +257,43 @@ static void test_memory_is_checked_first(void **state)
     assert_null(model);
 }
 
+static void write_number(const char *mount, const char *file, const char *text)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", mount, file);
+    OK(lt_write_file(path, text, strlen(text), err));
+}
+
+/* The tightest limit of the groups above counts, as batch systems set them. */
+static void test_control_groups(void **state)
+{
+    (void)state;
+    char mount[] = "/tmp/lathe_groups_XXXXXX", membership[64];
+    assert_non_null(mkdtemp(mount));
+    snprintf(membership, sizeof membership, "%s/self", mount);
+    assert_true(lt_group_memory(membership, mount) == UINT64_MAX);
+    char job[64];
+    snprintf(job, sizeof job, "%s/jobs/job_7", mount);
+    OK(lt_make_directories(job, err));
+    write_number(mount, "self", "0::/jobs/job_7\n");
+    write_number(mount, "jobs/job_7/memory.max", "max\n");
+    write_number(mount, "jobs/memory.max", "1000000\n");
+    write_number(mount, "jobs/memory.current", "300000\n");
+    write_number(mount, "jobs/memory.stat", "anon 5\ninactive_file 100000\n");
+    assert_int_equal(lt_group_memory(membership, mount), 800000);
+    write_number(mount, "jobs/job_7/memory.max", "500000\n");
+    write_number(mount, "jobs/job_7/memory.current", "600000\n");
+    assert_int_equal(lt_group_memory(membership, mount), 0);
+
+    snprintf(job, sizeof job, "%s/memory/old", mount);
+    OK(lt_make_directories(job, err));
+    write_number(mount, "self", "9:memory:/old\n");
+    write_number(mount, "memory/old/memory.limit_in_bytes", "70000\n");
+    write_number(mount, "memory/old/memory.usage_in_bytes", "20000\n");
+    assert_int_equal(lt_group_memory(membership, mount), 50000);
+    OK(lt_remove_tree(mount, err));
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -281,6 +318,7 @@ int main(void)
         cmocka_unit_test(test_seed),
         cmocka_unit_test(test_growth),
         cmocka_unit_test(test_memory_is_checked_first),
+        cmocka_unit_test(test_control_groups),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
