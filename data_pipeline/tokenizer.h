@@ -137,9 +137,10 @@ typedef struct lt_bpe_train_settings {
     int threads; /* 0: all; the result does not depend on it */
 } lt_bpe_train_settings;
 
-/* Trains a byte-level BPE with the GPT-2 pre-tokenizer on whole text files (`.jsonl` files: the
- * text values of every record, joined). Ties are broken by the pair's spelling, so that the result
- * depends on the text alone. */
+/* Trains a byte-level BPE with the GPT-2 pre-tokenizer on whole text files (`.jsonl` files: every
+ * string of every record, each on a line of its own). Ties go to the pair with the lower ids, so
+ * that the result depends on the text alone, and is what Hugging Face's trainer makes of it. The
+ * first special token becomes bos, eos and unk. */
 lt_status lt_tokenizer_train(const char *const *files, size_t file_count,
                              const lt_bpe_train_settings *settings, lt_tokenizer **out,
                              lt_err *err);

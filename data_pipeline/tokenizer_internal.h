@@ -359,6 +359,10 @@ lt_status lt_tokenizer_refresh(lt_tokenizer *tokenizer, lt_err *err);
 /* The content of a special token entry (a string, or an object with `content`), or NULL. */
 const char *lt_special_token_content(const json_t *entry);
 
+/* tokenizer_load.c. The tokenizer.json of a GPT-2 vocabulary; takes over the three references. NULL
+ * when there is no memory. */
+json_t *lt_gpt2_tokenizer_json(json_t *vocab, json_t *merges, json_t *added, bool prefix_space);
+
 /* tokenizer_hash.c */
 lt_status lt_tokenizer_compute_hash(lt_tokenizer *tokenizer, lt_err *err);
 

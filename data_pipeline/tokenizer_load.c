@@ -84,8 +84,7 @@ static lt_status named_added_tokens(json_t *vocab, const json_t *config, const j
     return LT_OK;
 }
 
-/* The tokenizer.json that stands for the pair of files. Takes over `vocab` and `merges`. */
-static json_t *gpt2_json(json_t *vocab, json_t *merges, json_t *added, bool prefix_space)
+json_t *lt_gpt2_tokenizer_json(json_t *vocab, json_t *merges, json_t *added, bool prefix_space)
 {
     return json_pack(
         "{s:s, s:n, s:n, s:o, s:n, s:{s:s,s:b,s:b,s:b}, s:{s:s,s:b,s:b,s:b}, s:{s:s,s:b,s:b,s:b}, "
@@ -136,7 +135,7 @@ static lt_status load_pair(const char *directory, const json_t *config, const js
     LT_TRY_GOTO(status, named_added_tokens(vocab, config, special_map, added, err), done);
     bool prefix_space = json_is_true(json_object_get(config, "add_prefix_space"));
     json_incref(vocab); /* the template needs it after the JSON has taken it over */
-    *out = gpt2_json(vocab, merges, added, prefix_space);
+    *out = lt_gpt2_tokenizer_json(vocab, merges, added, prefix_space);
     merges = added = NULL;
     status =
         *out ? set_bos_template(*out, config, vocab, err) : lt_fail_nomem(err, 1024, "a tokenizer");
