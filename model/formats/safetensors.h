@@ -1,10 +1,11 @@
 /* safetensors files (https://github.com/huggingface/safetensors): a strict reader over a memory
  * map, and a writer.
  *
- * The reader accepts what the reference accepts and nothing more: header of at most 100 MB, strict
- * JSON without duplicate keys, offsets that cover the data exactly (no hole, no overlap, no tail),
- * shape times element size equal to the bytes, all in checked arithmetic. Every refusal names the
- * file and, where there is one, the tensor. */
+ * The reader accepts nothing that the reference refuses: header of at most 100 MB, strict JSON
+ * without duplicate keys, offsets that cover the data exactly (no hole, no overlap, no tail), shape
+ * times element size equal to the bytes, all in checked arithmetic. On top of that names have 1 to
+ * 512 bytes and no NUL, tensors at most 8 dimensions, files at most a million tensors. Every
+ * refusal names the file and, where there is one, the tensor. */
 #ifndef LT_MODEL_FORMATS_SAFETENSORS_H
 #define LT_MODEL_FORMATS_SAFETENSORS_H
 
