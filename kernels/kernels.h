@@ -350,8 +350,7 @@ lt_status lt_backend_create_double(lt_backend **out, lt_err *err);
 void lt_backend_free(lt_backend *backend);
 
 /* lt_matmul(backend, &args, err) and so on: check that the slot is there, then call it. Shapes and
- * dtypes that do not fit together are LT_ERR_USAGE naming the operation (checked in the reference
- * backend and in debug builds). */
+ * dtypes that do not fit together are LT_ERR_USAGE naming the operation and the tensor. */
 #define LT_CALL(name, args) \
     lt_status lt_##name(const lt_backend *backend, const args *a, lt_err *err);
 LT_OPERATIONS(LT_CALL)

@@ -23,6 +23,21 @@
 #include "base/rng.h"
 #include "kernels/kernels.h"
 
+/* Under AddressSanitizer the guards can not even be read. */
+#if defined(__SANITIZE_ADDRESS__)
+#define TEST_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define TEST_ASAN 1
+#endif
+#endif
+#ifdef TEST_ASAN
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, size)   ((void)(p), (void)(size))
+#define ASAN_UNPOISON_MEMORY_REGION(p, size) ((void)(p), (void)(size))
+#endif
+
 #define TEST_GUARD      64 /* elements before and after */
 #define TEST_ARRAYS     24
 #define TEST_NMSE       1e-10
@@ -57,6 +72,8 @@ static inline float *test_array_add(test_run *t, int64_t count, bool compared)
     assert_true(t->count < TEST_ARRAYS);
     for (int64_t i = 0; i < count + 2 * TEST_GUARD; i++)
         base[i] = test_guard_value();
+    ASAN_POISON_MEMORY_REGION(base, TEST_GUARD * sizeof *base);
+    ASAN_POISON_MEMORY_REGION(base + TEST_GUARD + count, TEST_GUARD * sizeof *base);
     t->arrays[t->count++] =
         (test_array){.data = base + TEST_GUARD, .count = count, .compared = compared};
     return base + TEST_GUARD;
@@ -118,6 +135,12 @@ static inline void test_ok(lt_status status, const lt_err *err)
         test_ok(lt_##operation((t)->backend, &__VA_ARGS__, &test_err_), &test_err_); \
     } while (0)
 
+static inline void test_unguard(const test_array *array)
+{
+    size_t bytes = (size_t)(array->count + 2 * TEST_GUARD) * sizeof(float);
+    ASAN_UNPOISON_MEMORY_REGION(array->data - TEST_GUARD, bytes);
+}
+
 typedef void test_function(test_run *t);
 
 static inline void test_start(test_run *t, const lt_backend *backend, const void *parameters,
@@ -125,20 +148,23 @@ static inline void test_start(test_run *t, const lt_backend *backend, const void
 {
     *t = (test_run){.backend = backend, .parameters = parameters};
     function(t);
-    for (int a = 0; a < t->count; a++)
-        for (int64_t g = 0; g < TEST_GUARD; g++) {
-            const test_array *array = &t->arrays[a];
+    for (int a = 0; a < t->count; a++) {
+        const test_array *array = &t->arrays[a];
+        test_unguard(array);
+        for (int64_t g = 0; g < TEST_GUARD; g++)
             if (!test_is_guard(array->data[-1 - g]) ||
                 !test_is_guard(array->data[array->count + g]))
                 fail_msg("%s: array %d was written outside its %lld elements", backend->name, a,
                          (long long)array->count);
-        }
+    }
 }
 
 static inline void test_end(test_run *t)
 {
-    for (int a = 0; a < t->count; a++)
+    for (int a = 0; a < t->count; a++) {
+        test_unguard(&t->arrays[a]);
         free(t->arrays[a].data - TEST_GUARD);
+    }
 }
 
 /* Normalised mean square error over the array, and every element near the reference. */
@@ -177,7 +203,8 @@ static inline void test_same_bits(const test_run *x, const test_run *y, const ch
     for (int a = 0; a < x->count; a++)
         if (memcmp(x->arrays[a].data, y->arrays[a].data,
                    (size_t)x->arrays[a].count * sizeof(float)) != 0)
-            fail_msg("%s (%s): array %d differs between two runs", what, x->backend->name, a);
+            fail_msg("%s (%s): array %d differs between 1 and %d threads", what, x->backend->name,
+                     a, y->backend->threads);
 }
 
 static inline lt_backend *test_backend(const char *isa, int threads)
@@ -205,19 +232,19 @@ static inline const lt_backend *test_backend_kept(int isa, int threads)
 static inline void test_all_backends(test_function *function, const void *parameters,
                                      const char *what)
 {
-    test_run want, have, again;
+    test_run want, one, have;
     test_start(&want, test_backend_kept(0, 1), parameters, function);
     for (int isa = 1; isa < 3; isa++) {
+        const lt_backend *backend = test_backend_kept(isa, 1);
+        if (!backend) continue;
+        test_start(&one, backend, parameters, function);
+        test_compare(&want, &one, what);
         for (int threads = 1; threads <= 3; threads++) {
-            const lt_backend *backend = test_backend_kept(isa, threads);
-            if (!backend) break;
-            test_start(&have, backend, parameters, function);
-            test_compare(&want, &have, what);
-            test_start(&again, backend, parameters, function);
-            test_same_bits(&have, &again, what);
+            test_start(&have, test_backend_kept(isa, threads), parameters, function);
+            test_same_bits(&one, &have, what);
             test_end(&have);
-            test_end(&again);
         }
+        test_end(&one);
     }
     test_end(&want);
 }
