@@ -107,6 +107,8 @@ static void every_format_is_recognised(void **state)
     assert_reads("{\"conversations\":[{\"from\":\"human\",\"value\":\"u\"},{\"from\":\"gpt\","
                  "\"value\":\"a\"},{\"from\":\"observation\",\"value\":\"o\"}],\"category\":3}",
                  "sharegpt|-|-|-|-|-|-|1:u|2:a|3:o\n");
+    assert_reads("{\"instruction\":\"i\",\"input\":null,\"output\":\"r\",\"system\":\" \"}",
+                 "alpaca|-|i||r|-|-\n");
     assert_reads("{\"prompt\":\"p\",\"completion\":\"c\"}", "completion|-|p||c|-|-\n");
     assert_reads("{\"text\":\"t\"}\r\n", "text|-|-|-|-|-|t\n");
 }
@@ -243,6 +245,12 @@ static void bad_records_are_refused(void **state)
     REFUSES(read_all(put("t.txt", "a\nb\0c", 5), LT_FORMAT_AUTO, NULL), "t.txt:2:", "NUL");
     REFUSES(read_all(put_text("t.txt", "a\nb\xFF"), LT_FORMAT_AUTO, NULL),
             "t.txt:2:", "invalid UTF-8", "byte 2");
+    const char *const not_utf8[] = {
+        "\xC0\x80",         "\xE0\x9F\xBF", "\xED\xA0\x80", "\xF0\x8F\xBF\xBF",
+        "\xF4\x90\x80\x80", "\xF5",         "\x80",         "\xE6\xBC"};
+    for (size_t i = 0; i < sizeof not_utf8 / sizeof *not_utf8; i++)
+        REFUSES(read_all(put_text("t.txt", not_utf8[i]), LT_FORMAT_AUTO, NULL),
+                "t.txt:1:", "invalid UTF-8");
     REFUSES(read_all(put_text("t.txt", "\n"), LT_FORMAT_AUTO, NULL), "t.txt", "empty");
     REFUSES(read_all("/nonexistent/x.jsonl", LT_FORMAT_AUTO, NULL), "/nonexistent/x.jsonl");
     REFUSES(read_all(directory, LT_FORMAT_AUTO, NULL), directory);
