@@ -7,6 +7,7 @@
 #include "kernels/cpu/attention.h"
 
 #define FEW_QUERIES 4 /* below: dot products along head_dim, nothing is packed */
+#define AHEAD       8 /* keys to fetch ahead: one head's keys lie too far apart for the hardware */
 
 typedef struct forward_buffers {
     float *queries, *keys, *values, *scores, *out;
@@ -80,6 +81,12 @@ static void soften(const lt_attention_args *a, const attention_shape *s, const f
     scale_row(f->out + r * s->padded, s->padded, correction);
 }
 
+static void fetch_row(const float *x, int64_t n)
+{
+    for (int64_t d = 0; d < n; d += 16)
+        __builtin_prefetch(x + d);
+}
+
 /* Dot products of a few rows with the keys of a tile, and the sum of values: keys and values are
  * read where they lie. */
 static void few_scores(const lt_attention_args *a, const attention_shape *s, float *scores,
@@ -87,13 +94,12 @@ static void few_scores(const lt_attention_args *a, const attention_shape *s, flo
 {
     int64_t g = h / (s->heads / s->kv_heads), n = s->head_dim;
     const float *q = head_row(&a->q, b, i, h);
-    for (int64_t key = 0; key < keys; key++) {
-        const float *k = head_row(&a->k, b, j + key, g);
+    const float *k = head_row(&a->k, b, j, g);
+    for (int64_t key = 0; key < keys; key++, k += a->k.stride[1]) {
         vec sum = vec_zero();
-        int64_t d = 0;
-        for (; d + LANES <= n; d += LANES)
-            sum = vec_fma(vec_load(q + d), vec_load(k + d), sum);
-        if (d < n) sum = vec_fma(vec_load_first(q + d, n - d), vec_load_first(k + d, n - d), sum);
+        if (key + AHEAD < keys) fetch_row(k + AHEAD * a->k.stride[1], n);
+        for (int64_t d = 0; d < n; d += LANES)
+            sum = vec_fma(vec_load_first(q + d, n - d), vec_load_first(k + d, n - d), sum);
         scores[key] = vec_sum(sum);
     }
 }
@@ -106,8 +112,10 @@ static void few_values(const lt_attention_args *a, const attention_shape *s, flo
         vec sum[4];
         for (int v = 0; v < 4; v++)
             sum[v] = vec_load_first(out + d + v * LANES, s->padded - d - v * LANES);
-        for (int64_t key = 0; key < keys; key++) {
-            const float *x = head_row(&a->v, b, j + key, g) + d;
+        const float *x = head_row(&a->v, b, j, g) + d;
+        for (int64_t key = 0; key < keys; key++, x += a->v.stride[1]) {
+            if (key + AHEAD < keys)
+                fetch_row(x + AHEAD * a->v.stride[1], lt_min_i64(4 * LANES, s->head_dim - d));
             for (int v = 0; v < 4; v++)
                 sum[v] =
                     vec_fma(vec_set(p[key]),
