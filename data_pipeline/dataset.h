@@ -14,7 +14,8 @@
  *     attributes of /       format, version, tokenizer_hash, source_hash, template, record_format,
  *                           stop_token, max_length, seed, counts, drops by reason
  *
- * Written under a temporary name, closed, hashed, fsynced, renamed; never changed afterwards. */
+ * Put together in memory, hashed, written under a temporary name, fsynced, renamed; never changed
+ * afterwards. */
 #ifndef LT_DATA_PIPELINE_DATASET_H
 #define LT_DATA_PIPELINE_DATASET_H
 
