@@ -65,6 +65,12 @@ static lt_status add_step(lt_report_data *data, json_t *event, lt_err *err)
     LT_TRY(push_logged(&data->learning_rate, event, "learning_rate", err));
     LT_TRY(push_logged(&data->tokens_per_second, event, "tokens_per_second", err));
     LT_TRY(push_logged(&data->accuracy, event, "mean_token_accuracy", err));
+    double tokens = lt_logged_number(event, "input_tokens");
+    double seconds = lt_logged_number(event, "step_time");
+    if (isfinite(tokens) && isfinite(seconds)) {
+        data->step_tokens += tokens;
+        data->step_seconds += seconds;
+    }
     keep(&data->last_step, event);
     return LT_OK;
 }

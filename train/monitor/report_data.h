@@ -25,11 +25,12 @@ void lt_series_free(lt_series *series);
 typedef struct lt_report_data {
     lt_series loss, grad_norm, learning_rate, tokens_per_second, accuracy; /* by step */
     lt_series eval_loss, eval_accuracy;
-    lt_series resumes; /* x: steps at which a later run took over; y: 0 */
-    double seconds;    /* of all runs together */
-    json_t *start;     /* events as logged: the last run's start, */
-    json_t *end;       /* its end or NULL while it goes on, */
-    json_t *last_step; /* NULL before the first logged step, */
+    lt_series resumes;                /* x: steps at which a later run took over; y: 0 */
+    double seconds;                   /* of all runs together */
+    double step_tokens, step_seconds; /* of the logged steps */
+    json_t *start;                    /* events as logged: the last run's start, */
+    json_t *end;                      /* its end or NULL while it goes on, */
+    json_t *last_step;                /* NULL before the first logged step, */
     json_t *best_eval, *last_eval;
     json_t *messages, *saves, *samples; /* and arrays in order */
 } lt_report_data;

@@ -180,18 +180,6 @@ static void write_loss_tiles(lt_page *page, const lt_report_data *data)
     write_tile(page, value, "training loss", detail);
 }
 
-static double mean_throughput(const lt_series *series)
-{
-    double sum = 0;
-    size_t count = 0;
-    for (size_t i = 0; i < series->count; i++) {
-        if (!isfinite(series->points[i].y)) continue;
-        sum += series->points[i].y;
-        count++;
-    }
-    return count ? sum / (double)count : NAN;
-}
-
 static void write_progress_tiles(lt_page *page, const lt_report_data *data)
 {
     char value[64], detail[160], count[64];
@@ -207,9 +195,8 @@ static void write_progress_tiles(lt_page *page, const lt_report_data *data)
     if (skipped > 0)
         snprintf(detail + length, sizeof detail - (size_t)length, ", %.0f skipped", skipped);
     write_tile(page, value, "steps", detail);
-    double rate = mean_throughput(&data->tokens_per_second);
-    if (data->last_step && isfinite(rate)) {
-        format_count(rate, value, sizeof value);
+    if (data->step_seconds > 0) {
+        format_count(data->step_tokens / data->step_seconds, value, sizeof value);
         format_count(lt_logged_number(data->last_step, "num_input_tokens_seen"), count,
                      sizeof count);
         snprintf(detail, sizeof detail, "%s in all", count);
