@@ -163,10 +163,9 @@ static const lt_option encode_options[] = {
      .help = "File whose whole contents are the text."},
     {"special", LT_OPTION_FLAG, offsetof(encode_settings, special),
      .help = "Add the special tokens that the tokenizer puts around a text."},
+    {"text", LT_OPTION_LIST, offsetof(encode_settings, text), .metavar = "TEXT",
+     .help = "The text; standard input when there is neither TEXT nor --input."},
 };
-static const lt_option encode_text = {
-    "text", LT_OPTION_LIST, offsetof(encode_settings, text), .metavar = "TEXT",
-    .help = "The text; standard input when there is neither TEXT nor --input."};
 /* clang-format on */
 
 static const lt_option_table encode_table = {
@@ -177,7 +176,7 @@ static const lt_option_table encode_table = {
                    "  lathe tokenizer encode --tokenizer tok \"Hello, world!\"",
     .options = encode_options,
     .count = sizeof encode_options / sizeof encode_options[0],
-    .positional = &encode_text};
+    .positional = &encode_options[3]};
 
 static lt_status read_text(const encode_settings *s, lt_buffer *text, lt_err *err)
 {
@@ -245,10 +244,9 @@ static const lt_option decode_options[] = {
      .metavar = "PATH", .help = "Tokenizer directory or file."},
     {"skip-special", LT_OPTION_FLAG, offsetof(decode_settings, skip_special),
      .help = "Leave special tokens out of the text."},
+    {"ids", LT_OPTION_LIST, offsetof(decode_settings, ids), .metavar = "ID",
+     .help = "Token ids, separated by spaces; standard input when there are none."},
 };
-static const lt_option decode_ids = {
-    "ids", LT_OPTION_LIST, offsetof(decode_settings, ids), .metavar = "ID",
-    .help = "Token ids, separated by spaces; standard input when there are none."};
 /* clang-format on */
 
 static const lt_option_table decode_table = {
@@ -258,7 +256,7 @@ static const lt_option_table decode_table = {
                    "\n\n  lathe tokenizer decode --tokenizer tok 15496 11 995 0",
     .options = decode_options,
     .count = sizeof decode_options / sizeof decode_options[0],
-    .positional = &decode_ids};
+    .positional = &decode_options[2]};
 
 static lt_status parse_ids(const char *text, lt_ids *out, lt_err *err)
 {
