@@ -23,7 +23,7 @@
 #define CHUNK_FLOATS (48 << 10)         /* streamed chunk: 192 KB, in L2 */
 #define SHARED_MAX   ((int64_t)4 << 20) /* floats of the shared operand packed at a time: 16 MB */
 #define DOT_ROWS     8
-#define PARALLEL_MIN 200000 /* multiplications below which starting threads costs more */
+#define PARALLEL_MIN 500000 /* products (10 us) below which threads cost more than they gain */
 
 typedef struct product {
     const lt_matmul_args *args;

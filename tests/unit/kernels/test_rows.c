@@ -262,6 +262,28 @@ static void test_dropout(void **state)
     assert_in_range(kept, 700, 800);
 }
 
+/* At the very threshold: a word that equals rate 2^32 is kept, one below is not. */
+static void test_dropout_threshold(void **state)
+{
+    (void)state;
+    for (int isa = 0; isa < 3; isa++)
+        for (uint64_t i = 0; i < 30; i++) {
+            float x[30], y[30];
+            uint32_t words[4];
+            if (!test_backend_kept(isa, 1)) continue;
+            for (int j = 0; j < 30; j++)
+                x[j] = 1;
+            lt_philox(5, 6, i / 4, words);
+            lt_dropout_args a = {
+                vector_of(x, 30), vector_of(y, 30), {words[i % 4] * 0x1p-32, 5, 6}};
+            test_ok(lt_dropout(test_backend_kept(isa, 1), &a, NULL), NULL);
+            assert_true(y[i] != 0);
+            a.dropout.rate = (words[i % 4] + 1.0) * 0x1p-32;
+            test_ok(lt_dropout(test_backend_kept(isa, 1), &a, NULL), NULL);
+            assert_true(y[i] == 0);
+        }
+}
+
 /* flags: 1 inverse, 2 partial */
 static void run_rotary(test_run *t)
 {
@@ -482,12 +504,19 @@ static void test_clip_scale(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_norms),         cmocka_unit_test(test_grouped_norm),
-        cmocka_unit_test(test_activations),   cmocka_unit_test(test_activation_tails),
-        cmocka_unit_test(test_simple),        cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_rotary),        cmocka_unit_test(test_indexed),
-        cmocka_unit_test(test_cross_entropy), cmocka_unit_test(test_optimizer),
-        cmocka_unit_test(test_sum_squares),   cmocka_unit_test(test_clip_scale),
+        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_grouped_norm),
+        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_activation_tails),
+        cmocka_unit_test(test_simple),
+        cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_dropout_threshold),
+        cmocka_unit_test(test_rotary),
+        cmocka_unit_test(test_indexed),
+        cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_optimizer),
+        cmocka_unit_test(test_sum_squares),
+        cmocka_unit_test(test_clip_scale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
