@@ -219,6 +219,35 @@ lt_status lt_make_directories(const char *path, lt_err *err)
     return status;
 }
 
+lt_status lt_make_parent_directories(const char *path, lt_err *err)
+{
+    size_t size = strlen(path);
+    while (size > 1 && path[size - 1] == '/')
+        size--;
+    while (size > 0 && path[size - 1] != '/')
+        size--;
+    if (size == 0) return LT_OK;
+    char *parent = strndup(path, size);
+    if (!parent) return lt_fail_nomem(err, size, "a path");
+    lt_status status = lt_make_directories(parent, err);
+    free(parent);
+    return status;
+}
+
+lt_status lt_require_new_directory(const char *path, lt_err *err)
+{
+    if (!lt_path_exists(path)) return LT_OK;
+    if (!lt_is_directory(path))
+        return lt_fail(err, LT_ERR_USAGE, "%s: exists and is not a directory", path);
+    lt_name_list names = {0};
+    LT_TRY(lt_list_directory(path, &names, err));
+    size_t count = names.count;
+    lt_name_list_free(&names);
+    if (count == 0) return LT_OK;
+    return lt_fail(err, LT_ERR_USAGE, "%s: the output directory is not empty; choose another",
+                   path);
+}
+
 static int remove_one(const char *path, const struct stat *info, int type, struct FTW *walk)
 {
     (void)info;

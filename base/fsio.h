@@ -41,8 +41,11 @@ bool lt_is_directory(const char *path);
 bool lt_is_temporary_name(
     const char *name); /* "x.tmp-123" or ".trash-x": left by a killed process */
 bool lt_is_plain_file_name(const char *name); /* no '/', not "." or "..", not empty */
-lt_status lt_make_directories(const char *path, lt_err *err); /* mkdir -p, durable */
-lt_status lt_remove_tree(const char *path, lt_err *err);      /* rm -r; a missing path is fine */
+lt_status lt_make_directories(const char *path, lt_err *err);        /* mkdir -p, durable */
+lt_status lt_make_parent_directories(const char *path, lt_err *err); /* all but the last name */
+/* LT_ERR_USAGE unless nothing is there, or an empty directory: asked before long work begins. */
+lt_status lt_require_new_directory(const char *path, lt_err *err);
+lt_status lt_remove_tree(const char *path, lt_err *err); /* rm -r; a missing path is fine */
 /* Removes what killed processes left in `directory`; what a live process is writing is kept, and so
  * is (under its own name) a ".trash-PID-NAME" whose NAME is missing. */
 lt_status lt_remove_stale_temporaries(const char *directory, lt_err *err);

@@ -62,20 +62,6 @@ static const lt_option_table table = {
 /* --- Checks ------------------------------------------------------------------------------------
  */
 
-/* Asked before the work starts; the commit at the end asks again, safely. */
-static lt_status check_output(const char *path, lt_err *err)
-{
-    if (!lt_path_exists(path)) return LT_OK;
-    if (!lt_is_directory(path))
-        return lt_fail(err, LT_ERR_IO, "%s: exists and is not a directory", path);
-    lt_name_list names = {0};
-    LT_TRY(lt_list_directory(path, &names, err));
-    size_t count = names.count;
-    lt_name_list_free(&names);
-    if (count == 0) return LT_OK;
-    return lt_fail(err, LT_ERR_IO, "%s: the output directory is not empty; choose another", path);
-}
-
 static lt_status make_config(const settings *s, const lt_tokenizer *tokenizer,
                              lt_model_config *config, lt_err *err)
 {
@@ -99,28 +85,13 @@ static lt_status make_config(const settings *s, const lt_tokenizer *tokenizer,
 /* --- Making ------------------------------------------------------------------------------------
  */
 
-static lt_status make_parent(const char *path, lt_err *err)
-{
-    size_t size = strlen(path);
-    while (size > 1 && path[size - 1] == '/')
-        size--;
-    while (size > 0 && path[size - 1] != '/')
-        size--;
-    if (size == 0) return LT_OK;
-    char *parent = strndup(path, size);
-    if (!parent) return lt_fail_nomem(err, size, "a path");
-    lt_status status = lt_make_directories(parent, err);
-    free(parent);
-    return status;
-}
-
 static lt_status write_model(const settings *s, const lt_model *model,
                              const lt_tokenizer *tokenizer, lt_err *err)
 {
     lt_dtype dtype = strcmp(s->dtype, "bf16") == 0  ? LT_BF16
                      : strcmp(s->dtype, "f16") == 0 ? LT_F16
                                                     : LT_F32;
-    LT_TRY(make_parent(s->output, err));
+    LT_TRY(lt_make_parent_directories(s->output, err));
     lt_new_directory directory;
     LT_TRY(lt_new_directory_begin(&directory, s->output, err));
     lt_status status;
@@ -167,7 +138,7 @@ static lt_status init(const settings *s, lt_err *err)
     lt_backend *backend = NULL;
     lt_model *model = NULL;
     lt_model_config config = {0};
-    LT_TRY_GOTO(status, check_output(s->output, err), done);
+    LT_TRY_GOTO(status, lt_require_new_directory(s->output, err), done);
     LT_TRY_GOTO(status, lt_tokenizer_load(s->tokenizer, &tokenizer, err), done);
     LT_TRY_GOTO(status, make_config(s, tokenizer, &config, err), done);
     LT_TRY_GOTO(status, lt_backend_create(&(lt_backend_settings){0}, &backend, err), done);

@@ -75,23 +75,10 @@ static const lt_option_table train_table = {
     .options = train_options,
     .count = sizeof train_options / sizeof train_options[0]};
 
-/* Asked before the work starts; the commit at the end asks again, safely. */
-static lt_status check_output(const char *path, lt_err *err)
-{
-    if (!lt_path_exists(path)) return LT_OK;
-    if (!lt_is_directory(path))
-        return lt_fail(err, LT_ERR_IO, "%s: exists and is not a directory", path);
-    lt_name_list names = {0};
-    LT_TRY(lt_list_directory(path, &names, err));
-    size_t count = names.count;
-    lt_name_list_free(&names);
-    if (count == 0) return LT_OK;
-    return lt_fail(err, LT_ERR_IO, "%s: the output directory is not empty; choose another", path);
-}
-
 static lt_status write_tokenizer(const lt_tokenizer *tokenizer, const char *path, lt_err *err)
 {
     lt_new_directory directory;
+    LT_TRY(lt_make_parent_directories(path, err));
     LT_TRY(lt_new_directory_begin(&directory, path, err));
     lt_status status = lt_tokenizer_save(tokenizer, directory.temporary, err);
     if (status == LT_OK) status = lt_new_directory_commit(&directory, false, err);
@@ -114,7 +101,7 @@ static lt_status train(const train_settings *s, lt_err *err)
         settings.special_token_count = s->special_tokens.count;
     }
     lt_tokenizer *tokenizer = NULL;
-    LT_TRY(check_output(s->output, err));
+    LT_TRY(lt_require_new_directory(s->output, err));
     lt_status status = lt_tokenizer_train((const char *const *)s->input.items, s->input.count,
                                           &settings, &tokenizer, err);
     if (status == LT_OK) status = write_tokenizer(tokenizer, s->output, err);
