@@ -137,7 +137,7 @@ static double distance(const char *a, const char *b, const char *prefix)
 /* --- What a step is ----------------------------------------------------------------------------
  */
 
-/* After one step AdamW's m is (1 - beta1) times the clipped gradient. */
+/* After one step AdamW's m is (1 - beta1) times the gradient. Clipping would hide a wrong scale. */
 static void any_split_of_a_batch_gives_the_same_gradient(void **state)
 {
     (void)state;
@@ -151,7 +151,8 @@ static void any_split_of_a_batch_gives_the_same_gradient(void **state)
         record_of_run first = {0};
         for (int i = 0; i < 4; i++) {
             snprintf(name, sizeof name, "split-%d-%d", p, i);
-            snprintf(words, sizeof words, "--epochs 1 --save-steps 1 --save-total-limit 0 %s %s",
+            snprintf(words, sizeof words,
+                     "--epochs 1 --save-steps 1 --save-total-limit 0 --max-grad-norm 0 %s %s",
                      packings[p], splits[i]);
             watch(name, words);
             if (i == 0) first = seen;
@@ -160,6 +161,8 @@ static void any_split_of_a_batch_gives_the_same_gradient(void **state)
                 assert_int_equal(seen.steps[s].trained_tokens, first.steps[s].trained_tokens);
                 assert_int_equal(seen.steps[s].input_tokens, first.steps[s].input_tokens);
                 assert_true(fabs(seen.steps[s].loss - first.steps[s].loss) < 1e-4);
+                assert_true(fabs(seen.steps[s].gradient_norm / first.steps[s].gradient_norm - 1) <
+                            1e-3);
             }
             double d = distance(at("split-%d-0/checkpoint-1/optimizer.safetensors", p),
                                 at("%s/checkpoint-1/optimizer.safetensors", name), "m.");
@@ -264,6 +267,18 @@ static void dropout_is_off_unless_asked_for(void **state)
     watch("dropout", "--max-steps 1 --resid-pdrop 0.5");
     assert_non_null(strstr(seen.setup, "residual 0.5"));
     assert_true(fabs(seen.steps[0].loss - loss) > 1e-4);
+}
+
+/* Two steps over all documents with weights that stay: only the masks can differ. */
+static void every_step_has_masks_of_its_own(void **state)
+{
+    (void)state;
+#define STILL "--max-steps 2 --learning-rate 0 --packing off --micro-batch-size 64 "
+    watch("still", STILL);
+    assert_int_equal(seen.steps[0].trained_tokens, seen.steps[1].trained_tokens);
+    assert_true(fabs(seen.steps[0].loss - seen.steps[1].loss) < 1e-5);
+    watch("masked", STILL "--resid-pdrop 0.3");
+    assert_true(fabs(seen.steps[0].loss - seen.steps[1].loss) > 1e-4);
 }
 
 /* --- When it ends ------------------------------------------------------------------------------
@@ -485,6 +500,7 @@ int main(void)
         cmocka_unit_test(the_vocabulary_grows_and_the_stop_token_is_noted),
         cmocka_unit_test(frozen_layers_stay),
         cmocka_unit_test(dropout_is_off_unless_asked_for),
+        cmocka_unit_test(every_step_has_masks_of_its_own),
         cmocka_unit_test(patience_ends_a_run),
         cmocka_unit_test(epochs_decide_the_steps),
         cmocka_unit_test(a_dry_run_writes_nothing),
