@@ -62,9 +62,9 @@ cmp -s s1/model.safetensors s1b/model.safetensors || fail 'the same seed gave ot
 cmp -s s1/model.safetensors s2/model.safetensors && fail 'another seed gave the same weights'
 
 # --- What init refuses ------------------------------------------------------------------------------------------------
-refuse 'full directory' 1 'gpt2: .*not empty' "${init[@]}" --preset gpt2-tiny --output gpt2
+refuse 'full directory' 2 'gpt2: .*not empty' "${init[@]}" --preset gpt2-tiny --output gpt2
 touch plain
-refuse 'a file in the way' 1 'plain: .*not a directory' "${init[@]}" --preset gpt2-tiny --output plain
+refuse 'a file in the way' 2 'plain: .*not a directory' "${init[@]}" --preset gpt2-tiny --output plain
 refuse 'unknown preset' 2 "did you mean 'gpt2-tiny'" "${init[@]}" --preset gpt2-tini --output x
 refuse 'unknown family' 2 'gpt3' "${init[@]}" --family gpt3 --output x
 refuse 'no family' 2 'family or a preset' "${init[@]}" --output x

@@ -77,7 +77,7 @@ same "without --special" "2 0" "$("$lathe" tokenizer encode --tokenizer around.j
 same "with --special" "3 2 0" "$("$lathe" tokenizer encode --tokenizer around.json --special aba)"
 
 # --- wrong use ----------------------------------------------------------------------------------------------------------
-refuse "output not empty" 1 'tok: .*not empty' "$lathe" tokenizer train --input text.txt --vocab-size 300 --output tok
+refuse "output not empty" 2 'tok: .*not empty' "$lathe" tokenizer train --input text.txt --vocab-size 300 --output tok
 refuse "no such input" 1 'nothing.txt' "$lathe" tokenizer train --input nothing.txt --vocab-size 300 --output new
 printf 'ok\xff' >bad.txt
 refuse "input not UTF-8" 1 'bad.txt: not UTF-8 at byte 2' "$lathe" tokenizer train --input bad.txt --vocab-size 300 --output new
