@@ -274,7 +274,7 @@ static void every_step_has_masks_of_its_own(void **state)
 {
     (void)state;
     char words[600];
-    fixture_data("single", 1);
+    fixture_data("single", 2); /* one of them is held out */
     snprintf(words, sizeof words, "--max-steps 2 --learning-rate 0 --data %s", at("single.h5"));
     watch("still", words);
     assert_true(seen.steps[0].loss == seen.steps[1].loss);
