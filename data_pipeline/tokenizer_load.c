@@ -98,21 +98,49 @@ json_t *lt_gpt2_tokenizer_json(json_t *vocab, json_t *merges, json_t *added, boo
         0, "ignore_merges", 0, "vocab", vocab, "merges", merges);
 }
 
-/* add_bos_token puts bos in front of each text, as the reference does for these files. */
-static lt_status set_bos_template(json_t *json, const json_t *config, const json_t *vocab,
-                                  lt_err *err)
+/* The content of "bos_token" or "eos_token" when the config's `flag` asks for it around each text.
+ */
+static const char *wanted_around(const json_t *config, const json_t *vocab, const char *flag,
+                                 const char *key)
 {
-    bool add_bos = json_is_true(json_object_get(config, "add_bos_token"));
-    const char *bos = lt_special_token_content(json_object_get(config, "bos_token"));
-    const json_t *id = bos ? json_object_get(vocab, bos) : NULL;
-    if (!add_bos || !id) return LT_OK;
-    json_t *template = json_pack(
-        "{s:s, s:[{s:{s:s,s:i}},{s:{s:s,s:i}}], s:[{s:{s:s,s:i}},{s:{s:s,s:i}},{s:{s:s,s:"
-        "i}},{s:{s:s,s:i}}], s:{s:{s:s,s:[O],s:[s]}}}",
-        "type", "TemplateProcessing", "single", "SpecialToken", "id", bos, "type_id", 0, "Sequence",
-        "id", "A", "type_id", 0, "pair", "SpecialToken", "id", bos, "type_id", 0, "Sequence", "id",
-        "A", "type_id", 0, "SpecialToken", "id", bos, "type_id", 1, "Sequence", "id", "B",
-        "type_id", 1, "special_tokens", bos, "id", bos, "ids", id, "tokens", bos);
+    if (!json_is_true(json_object_get(config, flag))) return NULL;
+    const char *content = lt_special_token_content(json_object_get(config, key));
+    return content && json_object_get(vocab, content) ? content : NULL;
+}
+
+/* Appends `before`, the text `name`, `after` to a template and the tokens' ids to `specials`. */
+static void append_text(json_t *template, json_t *specials, const json_t *vocab, const char *before,
+                        const char *name, const char *after)
+{
+    const char *const around[3] = {before, NULL, after};
+    int type = name[0] == 'B';
+    for (int i = 0; i < 3; i++) {
+        const char *content = around[i];
+        if (i == 1)
+            json_array_append_new(
+                template, json_pack("{s:{s:s,s:i}}", "Sequence", "id", name, "type_id", type));
+        if (!content) continue;
+        json_array_append_new(
+            template, json_pack("{s:{s:s,s:i}}", "SpecialToken", "id", content, "type_id", type));
+        json_object_set_new(specials, content,
+                            json_pack("{s:s,s:[O],s:[s]}", "id", content, "ids",
+                                      json_object_get(vocab, content), "tokens", content));
+    }
+}
+
+/* add_bos_token and add_eos_token put them around each text, as the reference does for these
+ * files. */
+static lt_status set_template(json_t *json, const json_t *config, const json_t *vocab, lt_err *err)
+{
+    const char *bos = wanted_around(config, vocab, "add_bos_token", "bos_token");
+    const char *eos = wanted_around(config, vocab, "add_eos_token", "eos_token");
+    if (!bos && !eos) return LT_OK;
+    json_t *single = json_array(), *pair = json_array(), *specials = json_object();
+    append_text(single, specials, vocab, bos, "A", eos);
+    append_text(pair, specials, vocab, bos, "A", eos);
+    append_text(pair, specials, vocab, bos, "B", eos);
+    json_t *template = json_pack("{s:s,s:o,s:o,s:o}", "type", "TemplateProcessing", "single",
+                                 single, "pair", pair, "special_tokens", specials);
     if (!template || json_object_set_new(json, "post_processor", template) != 0)
         return lt_fail_nomem(err, 512, "a tokenizer's rules");
     return LT_OK;
@@ -138,7 +166,7 @@ static lt_status load_pair(const char *directory, const json_t *config, const js
     *out = lt_gpt2_tokenizer_json(vocab, merges, added, prefix_space);
     merges = added = NULL;
     status =
-        *out ? set_bos_template(*out, config, vocab, err) : lt_fail_nomem(err, 1024, "a tokenizer");
+        *out ? set_template(*out, config, vocab, err) : lt_fail_nomem(err, 1024, "a tokenizer");
 done:
     if (status != LT_OK && *out) {
         json_decref(*out);
