@@ -23,6 +23,7 @@ CORPUS = [
     "    def mill(x):\n        return x * 2  # twice\n\n\n\tend\r\n",
     "na\u00efve caf\u00e9 cafe\u0301 \u2014 \u6f22\u5b57 \U0001f642\U0001f642 \u0938\u094d\u0924\u0947 \uac00\uac01 \u00c5ngstr\u00f6m",
     "The mill, the mill, the stone and the water; water and stone and mill.",
+    "\u017fa '\u017fa " * 8,  # letters that merge over the end of a contraction
 ] * 3
 
 TEXTS = [
@@ -35,6 +36,9 @@ TEXTS = [
     "\u00c5key A\u030akey akey", "tail<|en", "  two  spaces   three    four     five", "\u2581\u2581a \u2581b", "<0x41><0xE2><0x96><0x81>",
     "the water the water\nthe mill\n" * 3, "zzzqqqjjj\u4e00\u4e01\U0001f600", "mill" * 20 + " " + "ab" * 40, "e\u0301" * 12 + "\u0301\u0323\u0327\u0334" * 6,
     "    def mill(x):\n        return x * 2  # twice\n\n\n\tend\r\n",
+    "themillerandthewaterstonecouldnthesheretchandinthemill" * 4,  # long words keep a heap
+    "abcdefghijk abcdefghijx abcdefghxjk stonemill stonemile watermillstone watermillstane",  # alike at first
+    "abcdefghijklmnopqrst abcdefghijklmnopqrsx " * 2, "a    <r>     b <r> <r>  ",
 ]
 
 
@@ -127,7 +131,7 @@ def qwen2():
 def prefix():
     t = byte_level(340, pre_tokenizers.ByteLevel(add_prefix_space=False))
     t["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    t["added_tokens"] = [added("one", single_word=True, normalized=True), added("<r>", rstrip=True, lstrip=True)]
+    t["added_tokens"] = [added("one", single_word=True, normalized=True), added("<r>", rstrip=True, lstrip=True), added("  ", rstrip=True, lstrip=True)]
     return number(t)
 
 

@@ -479,6 +479,34 @@ static void test_text_and_ids_are_checked(void **state)
     lt_tokenizer_free(tokenizer);
 }
 
+/* In "qabc", b c goes first; then a b, which was next, is no more, and its place must not be taken
+ * by a bc: q a comes before that. Short words and long ones are merged in different ways. */
+static void test_order_of_merges(void **state)
+{
+    (void)state;
+    lt_tokenizer *tokenizer;
+    lt_encoder *encoder;
+    lt_ids ids = {0};
+    lt_buffer word = {0};
+    ok(parse("{\"model\": {\"type\": \"BPE\", \"vocab\": {\"q\": 0, \"a\": 1, \"b\": 2, \"c\": 3, "
+             "\"bc\": 4, \"ab\": 5, \"qa\": 6, \"abc\": 7}, \"merges\": [\"b c\", \"a b\", "
+             "\"q a\", \"a bc\"]}}",
+             &tokenizer));
+    ok(lt_encoder_create(tokenizer, &encoder, &err));
+    for (size_t times = 1; times < 40; times++) {
+        ok(lt_buffer_append_text(&word, "qabc", &err));
+        ids.count = 0;
+        ok(lt_encode(encoder, word.data, word.size, 0, &ids, &err));
+        assert_int_equal(ids.count, 2 * times);
+        for (size_t i = 0; i < ids.count; i++)
+            assert_int_equal(ids.data[i], i % 2 ? 4 : 6);
+    }
+    lt_buffer_free(&word);
+    lt_ids_free(&ids);
+    lt_encoder_free(encoder);
+    lt_tokenizer_free(tokenizer);
+}
+
 static void test_facts(void **state)
 {
     (void)state;
@@ -520,6 +548,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_save_carries_along, make_directory, remove_directory),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_text_and_ids_are_checked),
+        cmocka_unit_test(test_order_of_merges),
         cmocka_unit_test(test_facts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

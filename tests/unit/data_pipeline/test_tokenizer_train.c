@@ -103,6 +103,30 @@ static void test_threads_do_not_matter(void **state)
     lt_tokenizer_free(one);
 }
 
+/* Text is counted in parts of 1 MiB; a word that lies over the place must not be cut. */
+static void test_parts_end_between_words(void **state)
+{
+    (void)state;
+    char path[96];
+    const size_t part = 1 << 20;
+    lt_buffer text = {0};
+    while (text.size < part - 16)
+        ok(lt_buffer_append_text(&text, "a b ", &err));
+    ok(lt_buffer_append_text(&text, "c                                 d", &err)); /* 33 spaces */
+    while (text.size < 2 * part)
+        ok(lt_buffer_append_text(&text, " a b", &err));
+    snprintf(path, sizeof path, "%s/parts.txt", directory);
+    ok(lt_write_file(path, text.data, text.size, &err));
+    lt_buffer_free(&text);
+    lt_tokenizer *tokenizer = train(path, 300, 1, 2);
+    ok(lt_buffer_append_text(&text, "", &err));
+    for (int i = 0; i < 32; i++) /* the last space goes with the letter */
+        ok(lt_buffer_append_text(&text, "\xC4\xA0", &err));
+    assert_true(lt_tokenizer_token_id(tokenizer, text.data) > 0);
+    lt_buffer_free(&text);
+    lt_tokenizer_free(tokenizer);
+}
+
 /* --- The obvious trainer ----------------------------------------------------------------------
  * Words are kept as lists of ids; all pairs are counted anew before every merge. The words come
  * from a tokenizer that has no merges: it gives a byte at a time, and a word begins where a space
@@ -262,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads_do_not_matter),
+        cmocka_unit_test(test_parts_end_between_words),
         cmocka_unit_test(test_merges_are_the_obvious_ones),
         cmocka_unit_test(test_any_text_comes_back),
         cmocka_unit_test(test_records),
