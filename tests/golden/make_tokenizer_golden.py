@@ -38,7 +38,7 @@ TEXTS = [
     "    def mill(x):\n        return x * 2  # twice\n\n\n\tend\r\n",
     "themillerandthewaterstonecouldnthesheretchandinthemill" * 4,  # long words keep a heap
     "abcdefghijk abcdefghijx abcdefghxjk stonemill stonemile watermillstone watermillstane",  # alike at first
-    "abcdefghijklmnopqrst abcdefghijklmnopqrsx " * 2, "a    <r>     b <r> <r>  ",
+    "abcdefghijklmnopqrst abcdefghijklmnopqrsx " * 2, "a    <r>     b <r> <r>  ", "x'\u017fa\n'\u017fa",
 ]
 
 
