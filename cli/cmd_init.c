@@ -12,6 +12,7 @@
 typedef struct settings {
     char *family, *preset, *tokenizer, *output, *dtype;
     int64_t layers, hidden_size, heads, kv_heads, intermediate_size, max_position, seed;
+    double initializer_range;
 } settings;
 
 /* clang-format off */
@@ -36,6 +37,9 @@ static const lt_option options[] = {
      .max = 16777216, .help = "Width inside the MLP."},
     {"max-position", LT_OPTION_INT, offsetof(settings, max_position), .min = 1, .max = 16777216,
      .aliases = "max-position-embeddings", .help = "Longest context in tokens."},
+    {"initializer-range", LT_OPTION_NUMBER, offsetof(settings, initializer_range), .min = 1e-6,
+     .max = 10, .help = "Standard deviation of the fresh weights; the family's own (0.02) suits "
+                        "wide models, about 1 / sqrt(hidden size) makes small ones learn sooner."},
     {"tokenizer", LT_OPTION_STRING, offsetof(settings, tokenizer), .required = true,
      .metavar = "PATH", .group = "Files",
      .help = "Tokenizer directory or file: gives the vocabulary's size and the special ids, and is "
@@ -74,6 +78,7 @@ static lt_status make_config(const settings *s, const lt_tokenizer *tokenizer,
         .kv_heads = s->kv_heads,
         .intermediate_size = s->intermediate_size,
         .max_position = s->max_position,
+        .initializer_range = s->initializer_range,
         .vocab_size = lt_tokenizer_vocab_size(tokenizer),
         .bos_token_id = lt_tokenizer_bos_id(tokenizer),
         .eos_token_id = lt_tokenizer_eos_id(tokenizer),

@@ -81,6 +81,7 @@ typedef struct lt_model_shape {
     const char *family; /* "gpt2", "gpt_neox", "llama", "qwen2", "qwen3" */
     const char *preset; /* "gpt2-124m", "pythia-70m", ...: fills the rest */
     int64_t layers, hidden_size, heads, kv_heads, intermediate_size, max_position;
+    double initializer_range; /* standard deviation of fresh matrices */
     int64_t vocab_size;
     int32_t bos_token_id, eos_token_id, pad_token_id; /* -1: none */
 } lt_model_shape;

@@ -132,6 +132,7 @@ static lt_status merge_shape(const lt_model_shape *shape, const preset *base,
     config->intermediate_size =
         given_or(shape->intermediate_size, own_width ? default_inner : base->intermediate_size);
     config->max_position_embeddings = given_or(shape->max_position, base->max_position);
+    if (shape->initializer_range > 0) config->initializer_range = shape->initializer_range;
     config->head_dim = !own_width && heads == base->heads ? base->head_dim : 0;
     if (config->head_dim == 0) {
         if (hidden % heads != 0)
