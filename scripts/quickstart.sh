@@ -49,13 +49,13 @@ cmake --build build/release --target lathe_cli --parallel "$(nproc)" | tail -n 1
 lathe=build/release/lathe
 mkdir -p "$output"
 
-# The sample is small and regular, so a small vocabulary and short rows do; real data gets more of both.
+# The sample is small and regular, so a small vocabulary, model and rows do; real data gets more of each.
 if [ "$data" = "$sample" ]; then
-    vocab_size=1500 max_length=256 hidden_size=192 layers=4 heads=6
-    steps=${steps:-900}
+    vocab_size=1500 max_length=256 hidden_size=128 layers=4 heads=4 spread=0.08
+    steps=${steps:-1500} learning_rate=3e-3
 else
-    vocab_size=8000 max_length=512 hidden_size=256 layers=6 heads=8
-    steps=${steps:-300}
+    vocab_size=8000 max_length=512 hidden_size=256 layers=6 heads=8 spread=0.06
+    steps=${steps:-400} learning_rate=1e-3
 fi
 
 say "Tokenizer: $vocab_size tokens learned from $data"
@@ -71,14 +71,15 @@ say "Dataset: records to tokens, with the loss on the answers only and 300 recor
 say "Model: GPT-2 family, fresh weights"
 [ -d "$output/base" ] ||
     "$lathe" init --family gpt2 --layers "$layers" --hidden-size "$hidden_size" --heads "$heads" \
-        --max-position "$max_length" --tokenizer "$output/tokenizer" --output "$output/base" --seed 1
+        --max-position "$max_length" --initializer-range "$spread" \
+        --tokenizer "$output/tokenizer" --output "$output/base" --seed 1
 
 say "Training: $steps steps (Ctrl-C saves a checkpoint; run this script again to go on)"
 if [ ! -d "$output/run/final" ]; then
     "$lathe" train --model "$output/base" --data "$output/data.h5" --output "$output/run" --resume auto \
-        --max-steps "$steps" --micro-batch-size 16 --max-length "$max_length" --packing on \
-        --learning-rate 2e-3 --warmup-steps 50 --weight-decay 0.1 --adam-beta2 0.95 \
-        --logging-steps 20 --eval-steps 150 --save-steps 300 --save-total-limit 2 --seed 1
+        --max-steps "$steps" --micro-batch-size 8 --max-length "$max_length" --packing on \
+        --learning-rate "$learning_rate" --warmup-steps 50 --weight-decay 0.1 --adam-beta2 0.95 \
+        --logging-steps 50 --eval-steps 250 --save-steps 500 --save-total-limit 2 --seed 1
 fi
 
 say "Held-out questions, answered by the fresh and by the trained model"

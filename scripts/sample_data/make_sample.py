@@ -148,12 +148,12 @@ def information_extraction(rng):
         asked = rng.choice([t for t in topics if t in ("city", "profession", "pet")])
         label = {"city": "city", "profession": "profession", "pet": "animal"}[asked]
         return ("information_extraction", f"Extract the {label} from the text.",
-                " ".join(sentences[t] for t in topics), facts[asked])
+                " ".join(sentences[t] for t in topics), f"The {label} is {facts[asked]}.")
     name, city, day, hour = (rng.choice(w) for w in (FIRST_NAMES, CITIES, DAYS, HOURS))
     context = rng.choice([f"{name} takes the train to {city} on {day} at {hour} o'clock.",
                           f"The meeting with {name} in {city} is on {day} at {hour}."])
     label, answer = rng.choice([("day", day), ("city", city), ("time", hour), ("name", name)])
-    return "information_extraction", f"Which {label} does the text mention?", context, answer
+    return "information_extraction", f"Which {label} does the text mention?", context, f"The {label} is {answer}."
 
 
 def classification(rng):
