@@ -43,7 +43,7 @@ say "Building"
 scripts/setup.sh
 cmake -S . -B build/release -DCMAKE_BUILD_TYPE=Release >build-quickstart.log 2>&1 ||
     { cat build-quickstart.log >&2; exit 1; }
-grep -E 'CUDA|NCCL|MPI' build-quickstart.log | sed 's/^-- //'
+sed -nE 's/^-- ((CUDA|NCCL|MPI): .*)/\1/p' build-quickstart.log
 rm -f build-quickstart.log
 cmake --build build/release --target lathe_cli --parallel "$(nproc)" | tail -n 1
 lathe=build/release/lathe
