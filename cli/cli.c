@@ -24,9 +24,13 @@ bool lt_cli_parse(const lt_option_table *table, int argc, char **argv, void *set
 
 int lt_cli_fail(lt_status status, const lt_err *err)
 {
+    const char *message = err->message[0] ? err->message : "failed, with no reason given";
     fflush(stdout);
-    fprintf(stderr, "lathe: error: %s\n",
-            err->message[0] ? err->message : "failed, with no reason given");
+    fputs("lathe: error: ", stderr);
+    /* a message may quote a file, whose control characters are not for the terminal */
+    for (const char *c = message; *c; c++)
+        fputc((unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c, stderr);
+    fputc('\n', stderr);
     if (status == LT_ERR_USAGE) return LT_EXIT_USAGE;
     return status == LT_ERR_INTERRUPTED ? LT_EXIT_INTERRUPTED : LT_EXIT_FAILURE;
 }
