@@ -9,11 +9,14 @@ typedef struct linear_backward_args {
     lt_tensor dy, x, weight, dweight, dbias, dx;
 } linear_backward_args;
 
-static lt_status linear_backward(const lt_backend *backend, const linear_backward_args *l,
-                                 lt_err *err)
+static lt_status linear_backward(const lt_pass *pass, const linear_backward_args *l, lt_err *err)
 {
-    lt_matmul_args dw = {
-        .layout = LT_MATMUL_TN, .c = l->dweight, .a = l->dy, .b = l->x, .accumulate = true};
+    const lt_backend *backend = pass->backend;
+    lt_matmul_args dw = {.layout = LT_MATMUL_TN,
+                         .c = l->dweight,
+                         .a = l->dy,
+                         .b = l->x,
+                         .accumulate = pass->accumulate};
     lt_matmul_args dx = {.layout = LT_MATMUL_NN, .c = l->dx, .a = l->dy, .b = l->weight};
     lt_bias_backward_args db = {.dbias = l->dbias, .dy = l->dy};
     if (l->dx.data) LT_TRY(lt_matmul(backend, &dx, err));
@@ -63,7 +66,7 @@ static lt_status mlp_backward(const block_backward *b, lt_err *err)
                                  .dweight = b->gradient.down_weight,
                                  .dbias = b->gradient.down_bias,
                                  .dx = b->d_activated};
-    LT_TRY(linear_backward(backend, &down, err));
+    LT_TRY(linear_backward(b->pass, &down, err));
     if (c->gated_mlp) {
         /* over gate and up themselves, which nobody reads any more */
         lt_swiglu_backward_args swiglu = {
@@ -80,7 +83,7 @@ static lt_status mlp_backward(const block_backward *b, lt_err *err)
                                .dweight = b->gradient.up_weight,
                                .dbias = b->gradient.up_bias,
                                .dx = b->d_norm};
-    return linear_backward(backend, &up, err);
+    return linear_backward(b->pass, &up, err);
 }
 
 static lt_status norm2_backward(const block_backward *b, lt_err *err)
@@ -166,7 +169,7 @@ static lt_status attention_out_backward(const block_backward *b, lt_err *err)
                                 .dweight = b->gradient.out_weight,
                                 .dbias = b->gradient.out_bias,
                                 .dx = b->d_attention};
-    return linear_backward(b->pass->backend, &out, err);
+    return linear_backward(b->pass, &out, err);
 }
 
 static lt_status qkv_backward(const block_backward *b, lt_err *err)
@@ -177,7 +180,7 @@ static lt_status qkv_backward(const block_backward *b, lt_err *err)
                                 .dweight = b->gradient.qkv_weight,
                                 .dbias = b->gradient.qkv_bias,
                                 .dx = b->d_norm};
-    return linear_backward(b->pass->backend, &qkv, err);
+    return linear_backward(b->pass, &qkv, err);
 }
 
 lt_status lt_block_backward(const lt_pass *pass, int64_t layer, lt_err *err)

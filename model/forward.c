@@ -109,7 +109,8 @@ static lt_status backward(const lt_pass *pass, lt_err *err)
 }
 
 lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, const lt_batch *batch,
-                                    lt_dropout_mask dropout, lt_loss *loss, lt_err *err)
+                                    lt_dropout_mask dropout, bool accumulate, lt_loss *loss,
+                                    lt_err *err)
 {
     lt_group group;
     lt_pass pass;
@@ -120,7 +121,9 @@ lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, co
         return lt_fail(err, LT_ERR_USAGE, "the model's gradients have not been allocated");
     LT_TRY(begin(model, workspace, batch, &group, &pass, err));
     int64_t count = list_targets(workspace, batch);
-    if (count == 0) return LT_OK;
+    if (count == 0) return accumulate ? LT_OK : lt_params_zero_gradients(model, err);
+    if (!accumulate) LT_TRY(lt_params_zero_summed_gradients(model, err));
+    pass.accumulate = accumulate;
     pass.dropout = true;
     pass.key = dropout;
     LT_TRY(lt_stack_forward(&pass, err));

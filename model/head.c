@@ -53,7 +53,7 @@ static lt_status chunk_backward(const lt_pass *pass, int64_t first, int64_t coun
                          .c = d_head,
                          .a = d_logits,
                          .b = lt_tensor_slice(ws->head_norm, 0, first, count),
-                         .accumulate = true};
+                         .accumulate = pass->accumulate || first > 0};
     LT_TRY(lt_matmul(pass->backend, &dx, err));
     return d_head.data ? lt_matmul(pass->backend, &dw, err) : LT_OK;
 }

@@ -157,7 +157,6 @@ lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err);
 lt_status lt_model_freeze_layers(lt_model *model, int64_t layers, lt_err *err);
 /* Memory for gradients of trainable rows, zeroed; fixes the segments. */
 lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err);
-lt_status lt_model_zero_gradients(lt_model *model, lt_err *err);
 
 /* Writes config.json, generation_config.json and model.safetensors (shards of at most 5 GB and an
  * index when larger) into an existing directory, in the names and layouts of Hugging Face, as
@@ -219,12 +218,14 @@ typedef struct lt_loss {
     int64_t correct; /* of them, predicted exactly by argmax */
 } lt_loss;
 
-/* Adds to the gradients of trainable rows the gradient of the SUM of the batch's losses (so that
- * micro-batches simply add up; the division by the global token count happens once, in the clip
- * scale), and adds to *loss. `dropout` keys the masks: a different `stream` for each micro-batch;
- * its rate is not used. */
+/* The gradient of the SUM of the batch's losses, for trainable rows: with `accumulate` it is added
+ * to their gradients (so that micro-batches simply add up; the division by the global token count
+ * happens once, in the clip scale), else it replaces them, which spares the first micro-batch of a
+ * step clearing and reading them. Adds to *loss. `dropout` keys the masks: a different `stream` for
+ * each micro-batch; its rate is not used. */
 lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, const lt_batch *batch,
-                                    lt_dropout_mask dropout, lt_loss *loss, lt_err *err);
+                                    lt_dropout_mask dropout, bool accumulate, lt_loss *loss,
+                                    lt_err *err);
 
 /* Forward only. token_loss: [rows * length] or NULL; 0 where the target is LT_IGNORE. */
 lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,

@@ -248,7 +248,7 @@ lt_status lt_model_freeze_layers(lt_model *model, int64_t layers, lt_err *err)
 
 lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err)
 {
-    if (model->gradients.base) return lt_model_zero_gradients(model, err);
+    if (model->gradients.base) return LT_OK;
     lt_arena plan;
     lt_arena_measure(&plan, "gradients");
     lt_params_carve_gradients(model, &plan);
@@ -259,12 +259,28 @@ lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err)
     return LT_OK;
 }
 
-lt_status lt_model_zero_gradients(lt_model *model, lt_err *err)
+static lt_status zero(const lt_model *model, void *data, int64_t count, lt_err *err)
 {
-    if (!model->gradients.base) return LT_OK;
-    lt_zero_args args = {
-        .y = lt_tensor_1d(model->gradients.base, model->backend->real, model->gradient_count)};
+    lt_zero_args args = {.y = lt_tensor_1d(data, model->backend->real, count)};
     return lt_zero(model->backend, &args, err);
+}
+
+lt_status lt_params_zero_gradients(const lt_model *model, lt_err *err)
+{
+    return model->gradients.base ? zero(model, model->gradients.base, model->gradient_count, err)
+                                 : LT_OK;
+}
+
+lt_status lt_params_zero_summed_gradients(const lt_model *model, lt_err *err)
+{
+    lt_ends_view ends = lt_ends_gradients(model);
+    for (int i = 0; i < model->param_count; i++) {
+        const lt_param *param = &model->params[i];
+        bool table = param->layer < 0 && param->gradient.data != ends.lm_head.data;
+        if (param->gradient.data && (param->ndim == 1 || table))
+            LT_TRY(zero(model, param->gradient.data, lt_tensor_count(param->gradient), err));
+    }
+    return LT_OK;
 }
 
 /* --- Views -------------------------------------------------------------------------------------

@@ -47,6 +47,11 @@ lt_status lt_params_freeze(lt_model *model, int64_t layers, lt_err *err);
 void lt_params_carve_weights(lt_model *model, lt_arena *arena);
 void lt_params_carve_gradients(lt_model *model, lt_arena *arena);
 
+/* All gradients to 0; and only those that a backward pass adds to whatever it is asked: vectors and
+ * embedding tables (but for a tied head), while matrices are written whole by one product each. */
+lt_status lt_params_zero_gradients(const lt_model *model, lt_err *err);
+lt_status lt_params_zero_summed_gradients(const lt_model *model, lt_err *err);
+
 /* The activations' side of lt_model_plan: bytes a workspace of these settings takes. Blocks below
  * `freeze_layers` keep nothing for backward. (model/workspace.c) */
 lt_status lt_workspace_plan(const lt_model_config *config, const lt_backend *backend,

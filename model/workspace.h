@@ -88,6 +88,7 @@ typedef struct lt_pass {
     const lt_group *groups;
     int64_t group_count;
     const lt_kv_cache *cache; /* NULL: keys and values are the batch's own */
+    bool accumulate;          /* gradients of matrices are added to, else replaced */
     bool dropout;             /* training: masks apply */
     lt_dropout_mask key;      /* seed and stream of the masks; its rate is not used */
 } lt_pass;

@@ -59,6 +59,7 @@ static lt_status accumulate(lt_trainer *t, lt_loss *loss, lt_step_info *info, lt
     const int64_t accumulation = t->settings.gradient_accumulation_steps;
     lt_loader_position position = lt_loader_tell(t->loader);
     const int64_t epoch = position.epoch;
+    bool accumulated = false; /* something is in the gradients already */
     for (int64_t i = 0; i < accumulation && position.epoch == epoch; i++) {
         lt_batch batch;
         const uint64_t number = (uint64_t)(t->state.step * accumulation + i);
@@ -67,7 +68,9 @@ static lt_status accumulate(lt_trainer *t, lt_loss *loss, lt_step_info *info, lt
         LT_TRY(lt_loader_next(t->loader, &batch, err));
         position = lt_loader_tell(t->loader);
         if (batch.rows == 0) continue;
-        LT_TRY(lt_model_forward_backward(t->model, t->workspace, &batch, dropout, loss, err));
+        LT_TRY(lt_model_forward_backward(t->model, t->workspace, &batch, dropout, accumulated, loss,
+                                         err));
+        accumulated = true;
         const batch_content content = count_content(&batch);
         info->input_tokens += content.tokens;
         info->flops += necessary_flops(t, &content, batch.trained_tokens);
@@ -141,7 +144,6 @@ lt_status lt_trainer_step(lt_trainer *t, lt_step_info *info, lt_err *err)
     lt_loss loss = {0};
     *info = (lt_step_info){.total_steps = t->schedule.total_steps,
                            .learning_rate = lt_schedule_learning_rate(&t->schedule, t->state.step)};
-    LT_TRY(lt_model_zero_gradients(t->model, err));
     LT_TRY(accumulate(t, &loss, info, err));
     LT_TRY(update(t, &loss, info, err));
     info->trained_tokens = loss.tokens;

@@ -2,7 +2,7 @@
  *
  *     bench_train_step [PRESET [ROWS [LENGTH [STEPS]]]]        (gpt2-124m 4 64 5)
  *
- * Prints the best of STEPS: forward, backward, update, floating-point operations and tokens a
+ * Prints the median of STEPS: forward, backward, update, floating-point operations and tokens a
  * second; then the share of each operation. The number of operations counts products only, as
  * 6 * parameters in matrices * tokens plus attention. */
 #include "base/checked.h"
@@ -140,7 +140,6 @@ static void update(bench *b, int64_t step)
                                .step = step};
         MUST(lt_adamw(b->backend, &adamw, &err));
     }
-    MUST(lt_model_zero_gradients(model, &err));
 }
 
 /* Products of one step: 2 operations for each weight and token forward, 4 backward; attention 4 and
@@ -172,40 +171,61 @@ static void print_shares(double total)
     }
 }
 
+/* Seconds of one step. */
+typedef struct step_time {
+    double forward; /* of an evaluation */
+    double passes, update, all;
+    double shares[TIMED_COUNT];
+} step_time;
+
+static int by_total(const void *a, const void *b)
+{
+    double left = ((const step_time *)a)->all, right = ((const step_time *)b)->all;
+    return (left > right) - (left < right);
+}
+
+static step_time time_step(bench *b, int64_t step)
+{
+    lt_err err = {0};
+    lt_loss loss = {0};
+    step_time t;
+    double start = bench_now();
+    MUST(lt_model_evaluate(b->model, b->workspace, &b->batch, &loss, NULL, &err));
+    t.forward = bench_now() - start;
+    memset(seconds_of, 0, sizeof seconds_of);
+    start = bench_now();
+    MUST(lt_model_forward_backward(b->model, b->workspace, &b->batch, (lt_dropout_mask){0}, false,
+                                   &loss, &err));
+    t.passes = bench_now() - start;
+    update(b, step);
+    t.all = bench_now() - start;
+    t.update = t.all - t.passes;
+    memcpy(t.shares, seconds_of, sizeof t.shares);
+    return t;
+}
+
 int main(int argc, char **argv)
 {
+    enum { MOST_STEPS = 1000 };
+    static step_time times[MOST_STEPS];
     const char *preset = argc > 1 ? argv[1] : "gpt2-124m";
     int64_t rows = argc > 2 ? atoll(argv[2]) : 4, length = argc > 3 ? atoll(argv[3]) : 64;
-    int64_t steps = argc > 4 ? atoll(argv[4]) : 5;
+    int64_t steps = lt_max_i64(1, lt_min_i64(argc > 4 ? atoll(argv[4]) : 5, MOST_STEPS));
     bench b = {0};
-    lt_err err = {0};
-    double best = 1e30, forward = 1e30, both = 0, updating = 0, shares[TIMED_COUNT];
     set_up(&b, preset, rows, length);
-    for (int64_t i = 0; i <= steps; i++) { /* the first touches the memory and does not count */
-        lt_loss loss = {0};
-        double start = bench_now();
-        MUST(lt_model_evaluate(b.model, b.workspace, &b.batch, &loss, NULL, &err));
-        if (i > 0 && bench_now() - start < forward) forward = bench_now() - start;
-        memset(seconds_of, 0, sizeof seconds_of);
-        start = bench_now();
-        MUST(lt_model_forward_backward(b.model, b.workspace, &b.batch, (lt_dropout_mask){0}, &loss,
-                                       &err));
-        double passes = bench_now() - start;
-        update(&b, i + 1);
-        double all = bench_now() - start;
-        if (i == 0 || all >= best) continue;
-        best = all;
-        both = passes;
-        updating = all - passes;
-        memcpy(shares, seconds_of, sizeof shares);
-    }
+    time_step(&b, 1); /* touches the memory and does not count */
+    for (int64_t i = 0; i < steps; i++)
+        times[i] = time_step(&b, i + 2);
+    qsort(times, (size_t)steps, sizeof *times, by_total);
+    step_time median = times[steps / 2];
     double tokens = (double)(rows * length);
     printf("train step %s %lldx%lld, %s, %d threads: %.3f s (forward %.3f, backward %.3f, update "
            "%.3f), %.0f GFLOP/s, %.0f tokens/s\n",
-           preset, (long long)rows, (long long)length, b.backend->name, b.backend->threads, best,
-           forward, both - forward, updating, 1e-9 * operations(&b) / both, tokens / best);
-    memcpy(seconds_of, shares, sizeof shares);
-    print_shares(best);
+           preset, (long long)rows, (long long)length, b.backend->name, b.backend->threads,
+           median.all, median.forward, median.passes - median.forward, median.update,
+           1e-9 * operations(&b) / median.passes, tokens / median.all);
+    memcpy(seconds_of, median.shares, sizeof seconds_of);
+    print_shares(median.all);
     lt_workspace_free(b.workspace);
     lt_model_free(b.model);
     lt_arena_release(&b.arena);

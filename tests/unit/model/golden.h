@@ -122,14 +122,13 @@ static UNUSED lt_workspace *new_workspace(const lt_model *model, const lt_worksp
     return workspace;
 }
 
-/* One forward and backward from zeroed gradients. Returns the loss's sum. */
+/* One forward and backward that replaces the gradients. Returns the loss's sum. */
 static UNUSED double run_backward(lt_model *model, const lt_workspace_settings *settings,
                                   const lt_batch *batch, lt_dropout_mask dropout)
 {
     lt_loss loss = {0};
     lt_workspace *workspace = new_workspace(model, settings);
-    OK(lt_model_zero_gradients(model, err));
-    OK(lt_model_forward_backward(model, workspace, batch, dropout, &loss, err));
+    OK(lt_model_forward_backward(model, workspace, batch, dropout, false, &loss, err));
     lt_workspace_free(workspace);
     return loss.sum;
 }

@@ -23,7 +23,7 @@ static lt_workspace_settings training(double dropout)
 static double loss_of(lt_model *model, lt_workspace *workspace, const lt_batch *batch)
 {
     lt_loss loss = {0};
-    OK(lt_model_forward_backward(model, workspace, batch, dropout_key, &loss, err));
+    OK(lt_model_forward_backward(model, workspace, batch, dropout_key, false, &loss, err));
     return loss.sum;
 }
 
@@ -180,12 +180,11 @@ static void test_accumulation(void **state)
         double sum = run_backward(model, &settings, &b.batch, dropout_key);
         float *whole = copy_of(all_gradients(model));
         lt_workspace *workspace = new_workspace(model, &settings);
-        OK(lt_model_zero_gradients(model, err));
         for (int64_t r = 0; r < 8; r++) {
             int64_t at = r * LENGTH;
             lt_batch row = {
                 1, LENGTH, b.ids + at, b.targets + at, b.positions + at, b.first_key + at, 0};
-            OK(lt_model_forward_backward(model, workspace, &row, dropout_key, &loss, err));
+            OK(lt_model_forward_backward(model, workspace, &row, dropout_key, r > 0, &loss, err));
         }
         double off =
             difference_of(whole, (const float *)all_gradients(model).data, model->gradient_count);
@@ -305,7 +304,8 @@ static void test_refusals(void **state)
     lt_loss loss = {0};
     lt_err err;
 #define REFUSED(code, batch_) \
-    assert_int_equal(lt_model_forward_backward(model, w, (batch_), dropout_key, &loss, &err), code)
+    assert_int_equal(         \
+        lt_model_forward_backward(model, w, (batch_), dropout_key, false, &loss, &err), code)
     REFUSED(LT_ERR_USAGE, &b.batch); /* no gradients yet */
     OK(lt_model_allocate_gradients(model, err));
     REFUSED(LT_ERR_LIMIT, &large.batch);

@@ -90,8 +90,8 @@ static double step(fixture *f, int64_t update, double *norm)
     lt_err err = {0};
     lt_loss loss = {0};
     const lt_dropout_mask none = {0};
-    must(lt_model_zero_gradients(f->model, &err), &err);
-    must(lt_model_forward_backward(f->model, f->workspace, &f->batch, none, &loss, &err), &err);
+    must(lt_model_forward_backward(f->model, f->workspace, &f->batch, none, false, &loss, &err),
+         &err);
     const lt_optimizer_step settings = {.gradient_scale = 1.0 / (double)loss.tokens,
                                         .learning_rate = 1e-3,
                                         .beta1 = 0.9,
