@@ -103,9 +103,15 @@ ask() {
     fi
     printf '\n'
 }
-ask "What is the capital of Norway?"
-ask "Is a heron a fruit or a bird?"
-ask "What does Mara do for a living?" "Mara lives in Ghent. Mara has a parrot at home. By trade Mara is a potter."
+if [ "$data" = "$sample" ]; then
+    ask "What is the capital of Norway?"
+    ask "Is a heron a fruit or a bird?"
+    ask "What does Mara do for a living?" "Mara lives in Ghent. Mara has a parrot at home. By trade Mara is a potter."
+else
+    "$lathe" generate --model "$output/run/final" --data "$output/data.h5" --limit 3 --max-new-tokens 64 --greedy --quiet
+    printf '%s\n' "A model of this size, made from nothing in minutes, learns the form of free text and little of its content." \
+        "To tune a trained one, give its Hugging Face directory: $lathe train --model DIR ..."
+fi
 
 say "Made in $output"
 cat <<END
