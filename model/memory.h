@@ -4,11 +4,8 @@
 #define LT_MODEL_MEMORY_H
 
 #include "base/status.h"
-#include "kernels/kernels.h"
+#include "model/model.h"
 
-/* Bytes that can be had now: the smaller of /proc/meminfo's MemAvailable and what is left of the
- * control group's limit. UINT64_MAX when the system does not say. */
-uint64_t lt_available_memory(void);
 /* The control groups' part of it: `membership` as /proc/self/cgroup, `mount` as /sys/fs/cgroup. */
 uint64_t lt_group_memory(const char *membership, const char *mount);
 

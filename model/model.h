@@ -201,6 +201,10 @@ lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend
                         const lt_workspace_settings *settings, int64_t freeze_layers,
                         lt_memory_plan *out, lt_err *err);
 
+/* Bytes that can be had now: the smaller of /proc/meminfo's MemAvailable and what is left of the
+ * control group's limit. UINT64_MAX when the system does not say. */
+uint64_t lt_available_memory(void);
+
 /* --- Passes
  * ------------------------------------------------------------------------------------------------
  */

@@ -5,7 +5,6 @@
 #include "base/checked.h"
 #include "base/fsio.h"
 #include "base/json.h"
-#include "model/memory.h"
 #include "train/trainer.h"
 
 #define TIMES_PER_RUN 10 /* evaluations and checkpoints when no interval is given */
