@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/json.h"
+#include "cli/adapters.h"
 #include "cli/cli.h"
 #include "train/answer_text.h"
 #include "train/assistant.h"
@@ -19,7 +20,7 @@ typedef struct generate_settings {
     int64_t limit, max_new_tokens, top_k, seed, threads;
     bool greedy, json, quiet;
     double temperature, top_p, min_p, repetition_penalty;
-    lt_string_list stop;
+    lt_string_list stop, adapter;
     char *device;
 } generate_settings;
 
@@ -33,6 +34,12 @@ static const lt_option options[] = {
      .metavar = "DIR",
      .help = "Model directory, or org/name in the local Hugging Face cache.",
      .group = "What to answer (one of --prompt, --instruction, --input, --data)"},
+    {.name = "adapter",
+     .type = LT_OPTION_LIST,
+     .offset = FIELD(adapter),
+     .metavar = "DIR|NAME=DIR",
+     .help = "PEFT directories of adapters of this model. One is used for every prompt; of several "
+             "a record of --input names its own as \"adapter\" (\"base\": none)."},
     {.name = "prompt",
      .type = LT_OPTION_STRING,
      .offset = FIELD(prompt),
@@ -146,13 +153,15 @@ static const lt_option options[] = {
 
 static const lt_option_table table = {
     .command = "lathe generate",
-    .synopsis = "lathe generate --model DIR (--prompt TEXT | --instruction TEXT [--context TEXT] | "
+    .synopsis = "lathe generate --model DIR [--adapter DIR] (--prompt TEXT | --instruction TEXT "
+                "[--context TEXT] | "
                 "--input FILE | --data DATA.h5) [OPTIONS]",
     .description = "Answers prompts with a model.\n\n"
                    "Examples:\n"
                    "  lathe generate --model run/final --instruction \"Name three rivers.\"\n"
                    "  lathe generate --model gpt2 --prompt \"Once upon a time\" --temperature 0.8 "
                    "--top-p 0.95\n"
+                   "  lathe generate --model gpt2 --adapter run/final --instruction \"Hello?\"\n"
                    "  lathe generate --model run/final --data data.h5 --json > answers.jsonl",
     .options = options,
     .count = sizeof options / sizeof *options,
@@ -167,6 +176,7 @@ typedef struct question {
     const char *context;   /* or NULL */
     const char *reference; /* or NULL */
     const char *category;  /* or NULL */
+    const char *adapter;   /* its name, or NULL: the only one, if there is one */
 } question;
 
 typedef struct questions {
@@ -218,6 +228,7 @@ static lt_status add_record(questions *list, lt_record *record, bool raw, lt_err
     item.reference = lt_record_answer(record);
     if (item.reference && !*item.reference) item.reference = NULL;
     item.category = record->category;
+    item.adapter = json_string_value(json_object_get(record->json, "adapter"));
     item.shown = record->instruction ? record->instruction : last_user_message(record);
     if (record->context && *record->context) item.context = record->context;
     if (raw && record->format == LT_FORMAT_COMPLETION)
@@ -286,6 +297,31 @@ static lt_status collect_questions(const generate_settings *settings, const lt_d
     return add_question(list, &single, err);
 }
 
+/* Which adapter answers. With several there is no telling, unless the record does. */
+static lt_status choose_adapter(const lt_model *model, question *q, int64_t index, lt_err *err)
+{
+    char number[32];
+    const char *where = q->record && q->record->where[0] ? q->record->where : number;
+    snprintf(number, sizeof number, "prompt %lld", (long long)index + 1);
+    if (q->adapter) return lt_cli_find_adapter(model, q->adapter, where, &q->prompt.adapter, err);
+    if (model->adapter_count < 2) {
+        q->prompt.adapter = model->adapter_count ? model->adapters[0] : NULL;
+        return LT_OK;
+    }
+    return lt_fail(
+        err, LT_ERR_USAGE,
+        "%s does not say which of the %d adapters is meant: give one --adapter, or a file "
+        "(--input) whose records have \"adapter\": NAME",
+        where, model->adapter_count);
+}
+
+static lt_status choose_adapters(const lt_model *model, questions *list, lt_err *err)
+{
+    for (int64_t i = 0; i < list->count; i++)
+        LT_TRY(choose_adapter(model, &list->items[i], i, err));
+    return LT_OK;
+}
+
 /* --- Settings --------------------------------------------------------------------------------- */
 
 static lt_status check_settings(const generate_settings *s, lt_err *err)
@@ -347,6 +383,8 @@ static lt_status print_json(int64_t index, const question *q, const lt_answer *a
                   (json_int_t)answer->prompt_tokens, "new_tokens", (json_int_t)answer->ids.count,
                   "finish_reason", answer->finish == LT_FINISH_STOP ? "stop" : "length", "category",
                   q->category, "reference", q->reference);
+    if (line && q->prompt.adapter)
+        json_object_set_new(line, "adapter", json_string(lt_adapter_name(q->prompt.adapter)));
     if (line && q->reference)
         json_object_set_new(line, "exact_match", json_boolean(is_exact(q, answer)));
     char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
@@ -545,15 +583,21 @@ static lt_status open_assistant(const generate_settings *settings, const lt_back
                                 const lt_dataset *dataset, lt_assistant *out, lt_err *err)
 {
     lt_buffer directory = {0};
+    lt_cli_adapters adapters = {0};
     lt_status status;
+    LT_TRY_GOTO(status, lt_cli_read_adapters(&settings->adapter, &adapters, err), done);
     LT_TRY_GOTO(status, lt_model_resolve(settings->model, &directory, err), done);
-    LT_TRY_GOTO(status, lt_assistant_open(lt_buffer_text(&directory), backend, out, err), done);
+    LT_TRY_GOTO(status,
+                lt_assistant_open(lt_buffer_text(&directory), adapters.sources, adapters.count,
+                                  backend, out, err),
+                done);
     if (dataset) LT_TRY_GOTO(status, lt_assistant_use_dataset(out, dataset, err), done);
     if (settings->template_) {
         out->notes.has_template = true;
         status = lt_template_parse(settings->template_, &out->notes.template_, err);
     }
 done:
+    lt_cli_free_adapters(&adapters);
     lt_buffer_free(&directory);
     return status;
 }
@@ -572,6 +616,7 @@ static lt_status run(const generate_settings *settings, const lt_sampling *sampl
     LT_TRY_GOTO(status, collect_questions(settings, dataset, &list, err), done);
     LT_TRY_GOTO(status, lt_backend_create(&machine, &backend, err), done);
     LT_TRY_GOTO(status, open_assistant(settings, backend, dataset, &assistant, err), done);
+    LT_TRY_GOTO(status, choose_adapters(assistant.model, &list, err), done);
     status = answer_all(&assistant, settings, sampling, &list, err);
 done:
     lt_assistant_close(&assistant);

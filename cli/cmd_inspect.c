@@ -4,6 +4,7 @@
 
 #include "base/fsio.h"
 #include "cli/cli.h"
+#include "model/adapter.h"
 #include "data_pipeline/data_pipeline.h"
 #include "model/model.h"
 #include "train/train.h"
@@ -56,9 +57,12 @@ static lt_status inspect_directory(const char *path, const settings *s, lt_err *
 {
     lt_buffer manifest = {0};
     lt_status status = lt_path_join(&manifest, path, "manifest.json", err);
-    if (status == LT_OK)
-        status = lt_path_exists(manifest.data) ? lt_inspect_checkpoint(path, stdout, err)
-                                               : lt_inspect_model(path, s->stats, stdout, err);
+    if (status == LT_OK && lt_path_exists(manifest.data))
+        status = lt_inspect_checkpoint(path, stdout, err);
+    else if (status == LT_OK && lt_is_adapter_directory(path))
+        status = lt_inspect_adapter(path, s->stats, stdout, err);
+    else if (status == LT_OK)
+        status = lt_inspect_model(path, s->stats, stdout, err);
     lt_buffer_free(&manifest);
     return status;
 }

@@ -8,14 +8,15 @@
 #include "base/checked.h"
 #include "base/fsio.h"
 #include "base/json.h"
+#include "cli/adapters.h"
 #include "cli/cli.h"
-#include "data_pipeline/tokenizer.h"
-#include "model/model.h"
+#include "train/open_model.h"
 
 #define MAX_INPUT_BYTES ((size_t)1 << 28)
 
 typedef struct settings {
     char *model, *text, *ids, *input;
+    lt_string_list adapter;
     int64_t top, threads;
     bool bos, json;
 } settings;
@@ -23,6 +24,8 @@ typedef struct settings {
 static const lt_option options[] = {
     {"model", LT_OPTION_STRING, offsetof(settings, model), .required = true, .metavar = "DIR",
      .help = "Model directory, or org/name in the local Hugging Face cache."},
+    {"adapter", LT_OPTION_LIST, offsetof(settings, adapter), .metavar = "DIR",
+     .help = "PEFT directory of an adapter of this model."},
     {"text", LT_OPTION_STRING, offsetof(settings, text), .metavar = "TEXT",
      .help = "The text to score."},
     {"ids", LT_OPTION_STRING, offsetof(settings, ids), .metavar = "\"ID ...\"",
@@ -42,7 +45,8 @@ static const lt_option options[] = {
 
 static const lt_option_table table = {
     .command = "lathe score",
-    .synopsis = "lathe score --model DIR (--text TEXT | --ids \"ID ...\" | --input FILE) [OPTIONS]",
+    .synopsis = "lathe score --model DIR [--adapter DIR] (--text TEXT | --ids \"ID ...\" | --input "
+                "FILE) [OPTIONS]",
     .description = "Prints the natural-log probability of each token given those before it, their "
                    "sum, and the perplexity.\n\n"
                    "  lathe score --model out/final --text \"The sky is blue.\" --top 3",
@@ -115,12 +119,14 @@ done:
     return status;
 }
 
-static lt_status check_ids(const lt_ids *ids, const lt_model_config *config, lt_err *err)
+static lt_status check_ids(const lt_ids *ids, const lt_model *model, lt_err *err)
 {
+    const lt_model_config *config = &model->config;
+    int64_t room = config->max_position_embeddings - lt_adapter_virtual_tokens(model->active);
     if (ids->count == 0) return lt_fail(err, LT_ERR_USAGE, "there is nothing to score");
-    if ((int64_t)ids->count > config->max_position_embeddings)
+    if ((int64_t)ids->count > room)
         return lt_fail(err, LT_ERR_LIMIT, "%zu tokens are too many: the model sees %lld at most",
-                       ids->count, (long long)config->max_position_embeddings);
+                       ids->count, (long long)room);
     for (size_t i = 0; i < ids->count; i++)
         if (ids->data[i] >= config->vocab_size)
             return lt_fail(err, LT_ERR_USAGE,
@@ -336,49 +342,42 @@ static void print_table(const scores *s, const lt_tokenizer *tokenizer, int64_t 
 
 /* --- The command ----------------------------------------------------------------------------- */
 
-static bool has_tokenizer(const char *directory)
-{
-    static const char *const files[] = {"tokenizer.json", "vocab.json"};
-    lt_buffer path = {0};
-    bool found = false;
-    for (int i = 0; i < 2 && !found; i++)
-        found = lt_path_join(&path, directory, files[i], NULL) == LT_OK &&
-                lt_path_exists(lt_buffer_text(&path));
-    lt_buffer_free(&path);
-    return found;
-}
-
 static lt_status run(const settings *s, lt_err *err)
 {
     lt_status status = LT_OK;
     lt_buffer directory = {0};
     lt_backend *backend = NULL;
-    lt_model *model = NULL;
-    lt_tokenizer *tokenizer = NULL;
+    lt_opened_model opened = {0};
+    lt_cli_adapters adapters = {0};
     scores result = {0};
     if (!!s->text + !!s->ids + !!s->input != 1)
         return lt_fail(err, LT_ERR_USAGE, "give one of --text, --ids and --input");
+    if (s->adapter.count > 1)
+        return lt_fail(err, LT_ERR_USAGE, "a text is scored with one --adapter at a time");
+    LT_TRY_GOTO(status, lt_cli_read_adapters(&s->adapter, &adapters, err), done);
     LT_TRY_GOTO(status, lt_model_resolve(s->model, &directory, err), done);
-    if (!s->ids || has_tokenizer(lt_buffer_text(&directory))) /* ids need it only for display */
-        LT_TRY_GOTO(status, lt_tokenizer_load(lt_buffer_text(&directory), &tokenizer, err), done);
     LT_TRY_GOTO(
         status,
         lt_backend_create(&(lt_backend_settings){.threads = (int)s->threads}, &backend, err), done);
-    LT_TRY_GOTO(status, lt_model_load(lt_buffer_text(&directory), backend, &model, err), done);
-    LT_TRY_GOTO(status, read_ids(s, model, tokenizer, &result.ids, err), done);
-    LT_TRY_GOTO(status, check_ids(&result.ids, &model->config, err), done);
-    int64_t top = lt_min_i64(s->top, model->config.vocab_size);
-    LT_TRY_GOTO(status, score(model, top, &result, err), done);
+    /* ids need a tokenizer only for display */
+    LT_TRY_GOTO(status,
+                lt_open_model(lt_buffer_text(&directory), adapters.sources, adapters.count, !s->ids,
+                              backend, &opened, err),
+                done);
+    LT_TRY_GOTO(status, read_ids(s, opened.model, opened.tokenizer, &result.ids, err), done);
+    LT_TRY_GOTO(status, check_ids(&result.ids, opened.model, err), done);
+    int64_t top = lt_min_i64(s->top, opened.model->config.vocab_size);
+    LT_TRY_GOTO(status, score(opened.model, top, &result, err), done);
     if (s->json)
-        status = print_json(&result, tokenizer, top, err);
+        status = print_json(&result, opened.tokenizer, top, err);
     else
-        print_table(&result, tokenizer, top);
+        print_table(&result, opened.tokenizer, top);
 done:
     lt_ids_free(&result.ids);
     free(result.log_probabilities);
     free(result.top);
-    lt_tokenizer_free(tokenizer);
-    lt_model_free(model);
+    lt_close_model(&opened);
+    lt_cli_free_adapters(&adapters);
     lt_backend_free(backend);
     lt_buffer_free(&directory);
     return status;

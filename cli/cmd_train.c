@@ -20,7 +20,8 @@ typedef struct console {
     bool bar_shown;
     double bar_drawn; /* elapsed seconds */
     int64_t first_step;
-    char output[512];
+    bool is_adapter;
+    char output[512], model[512];
 } console;
 
 /* --- Signals -----------------------------------------------------------------------------------
@@ -110,7 +111,9 @@ static void on_start(void *context, const lt_run_info *info)
 {
     console *c = context;
     c->first_step = info->first_step;
+    c->is_adapter = info->is_adapter;
     snprintf(c->output, sizeof c->output, "%s", info->output);
+    snprintf(c->model, sizeof c->model, "%s", info->model);
     fputs(info->setup, stdout);
     fputc('\n', stdout);
     fflush(stdout);
@@ -182,15 +185,21 @@ static void print_result(const console *c, const lt_train_result *result)
     if (!isnan(result->eval_loss)) printf(", held-out loss %.4f", result->eval_loss);
     if (isfinite(result->best_eval_loss))
         printf(", best %.4f at step %" PRId64, result->best_eval_loss, result->best_step);
+    if (result->peak_memory > 0) printf("; peak memory %.0f MB", (double)result->peak_memory / 1e6);
     puts("");
     if (result->interrupted) {
         puts("the same command goes on from here");
         return;
     }
-    printf("final model  %s/final\n", c->output);
-    if (isfinite(result->best_eval_loss)) printf("best model   %s/best\n", c->output);
+    const char *what = c->is_adapter ? "adapter" : "model";
+    printf("%-13s%s/final\n", c->is_adapter ? "adapter" : "final model", c->output);
+    if (isfinite(result->best_eval_loss)) printf("best %-8s%s/best\n", what, c->output);
     printf("report       %s/report.html\n", c->output);
-    printf("try          lathe generate --model %s/final --instruction \"...\"\n", c->output);
+    if (c->is_adapter)
+        printf("try          lathe generate --model %s --adapter %s/final --instruction \"...\"\n",
+               c->model, c->output);
+    else
+        printf("try          lathe generate --model %s/final --instruction \"...\"\n", c->output);
 }
 
 /* --- The command -------------------------------------------------------------------------------

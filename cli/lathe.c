@@ -20,7 +20,8 @@ static const command commands[] = {
     {"train", lt_cmd_train, "train or fine-tune a model"},
     {"generate", lt_cmd_generate, "answer prompts with a model"},
     {"score", lt_cmd_score, "log-probability of each token of a text"},
-    {"inspect", lt_cmd_inspect, "show what is in a dataset, model or checkpoint"},
+    {"merge", lt_cmd_merge, "put a LoRA adapter into its model's weights"},
+    {"inspect", lt_cmd_inspect, "show what is in a dataset, model, adapter or checkpoint"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 

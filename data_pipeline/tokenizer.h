@@ -26,6 +26,9 @@ typedef struct lt_tokenizer lt_tokenizer;
  * saving. */
 lt_status lt_tokenizer_load(const char *path, lt_tokenizer **out, lt_err *err);
 
+/* Does the directory have a tokenizer's files? */
+bool lt_has_tokenizer(const char *directory);
+
 /* From memory: the texts of tokenizer.json and tokenizer_config.json (the latter may be NULL).
  * `where` names the source in messages. This is how a dataset's stored tokenizer is opened. */
 lt_status lt_tokenizer_parse(const char *tokenizer_json, size_t tokenizer_json_size,

@@ -25,6 +25,18 @@ static lt_status load_optional(const char *directory, const char *name, json_t *
     return status;
 }
 
+bool lt_has_tokenizer(const char *directory)
+{
+    static const char *const files[] = {"tokenizer.json", "vocab.json"};
+    lt_buffer path = {0};
+    bool found = false;
+    for (int i = 0; i < 2; i++)
+        if (lt_path_join(&path, directory, files[i], NULL) == LT_OK)
+            found = found || lt_path_exists(path.data);
+    lt_buffer_free(&path);
+    return found;
+}
+
 /* --- vocab.json and merges.txt ----------------------------------------------------------------
  */
 

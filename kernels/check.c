@@ -55,6 +55,26 @@ static lt_status expect(lt_err *err, const char *operation, const char *name, co
 #define REFUSE_IF(condition, what) \
     if (condition) return lt_fail(err, LT_ERR_USAGE, "%s: %s", operation, what)
 
+/* Weights may be bf16 where they stand for `real`. */
+static int weight_dtype(const lt_backend *backend, const lt_tensor *weight)
+{
+    return weight->dtype == LT_BF16 ? LT_BF16 : (int)backend->real;
+}
+
+static lt_status check_extra(const lt_matmul_args *a, lt_dtype real, lt_err *err)
+{
+    const char *operation = "matmul";
+    bool b_transposed = a->layout == LT_MATMUL_NT, added = a->residual.data || a->accumulate;
+    int64_t m = a->c.shape[0], n = a->c.shape[1], k = a->a_extra.shape[1];
+    if (!a->a_extra.data && !a->b_extra.data) return LT_OK;
+    REFUSE_IF(a->layout == LT_MATMUL_TN, "a_extra and b_extra are not for TN");
+    WANT(a->a_extra, real, m, ANY);
+    WANT(a->b_extra, real, b_transposed ? n : k, b_transposed ? k : n);
+    REFUSE_IF(a->activation != LT_ACTIVATION_NONE && added && !a->preactivation.data,
+              "a_extra with an activation and a residual or accumulate needs preactivation");
+    return LT_OK;
+}
+
 lt_status lt_check_matmul(const lt_backend *backend, const lt_matmul_args *a, lt_err *err)
 {
     const char *operation = "matmul";
@@ -64,11 +84,12 @@ lt_status lt_check_matmul(const lt_backend *backend, const lt_matmul_args *a, lt
     int64_t k = a->a.shape[a_transposed ? 0 : 1];
     WANT(a->c, real, ANY, ANY);
     WANT(a->a, real, a_transposed ? k : m, a_transposed ? m : k);
-    WANT(a->b, real, b_transposed ? n : k, b_transposed ? k : n);
+    WANT(a->b, a_transposed ? (int)real : weight_dtype(backend, &a->b), b_transposed ? n : k,
+         b_transposed ? k : n);
     MAY(a->bias, real, n);
     MAY(a->residual, real, m, n);
     MAY(a->preactivation, real, m, n);
-    return LT_OK;
+    return check_extra(a, real, err);
 }
 
 lt_status lt_check_bias_backward(const lt_backend *backend, const lt_bias_backward_args *a,
@@ -102,6 +123,7 @@ static lt_status check_attention(const lt_backend *backend, const char *operatio
     REFUSE_IF(a->first_key.data && !lt_tensor_is_contiguous(a->first_key),
               "first_key must be contiguous");
     REFUSE_IF(a->window < 0, "window must not be negative");
+    REFUSE_IF(a->prefix < 0 || a->prefix > k[1], "prefix must be in [0, kv_len]");
     return check_dropout(operation, &a->dropout, err);
 }
 
@@ -251,7 +273,7 @@ lt_status lt_check_embedding_forward(const lt_backend *backend, const lt_embeddi
     int64_t rows = a->y.shape[0], dim = a->y.shape[1];
     WANT(a->y, backend->real, ANY, ANY);
     WANT(a->ids, LT_I32, rows);
-    WANT(a->token_table, backend->real, ANY, dim);
+    WANT(a->token_table, weight_dtype(backend, &a->token_table), ANY, dim);
     MAY(a->positions, LT_I32, rows);
     MAY(a->position_table, backend->real, ANY, dim);
     REFUSE_IF(rows > 0 && a->position_table.data && !a->positions.data,
@@ -344,6 +366,54 @@ lt_status lt_check_add(const lt_backend *backend, const lt_add_args *a, lt_err *
     LT_TRY(check_rows(operation, backend, &a->a, &rows, err));
     WANT_LIKE(a->b, a->a);
     WANT_LIKE(a->y, a->a);
+    return LT_OK;
+}
+
+lt_status lt_check_scale(const lt_backend *backend, const lt_scale_args *a, lt_err *err)
+{
+    const char *operation = "scale";
+    int64_t rows = 0;
+    LT_TRY(check_rows(operation, backend, &a->x, &rows, err));
+    WANT_LIKE(a->y, a->x);
+    return LT_OK;
+}
+
+lt_status lt_check_scale_columns(const lt_backend *backend, const lt_scale_columns_args *a,
+                                 lt_err *err)
+{
+    const char *operation = "scale_columns";
+    int64_t n = a->x.shape[1];
+    WANT(a->x, backend->real, ANY, ANY);
+    WANT_LIKE(a->y, a->x);
+    WANT(a->scale, backend->real, n);
+    MAY(a->bias, backend->real, n);
+    MAY_LIKE(a->residual, a->x);
+    return LT_OK;
+}
+
+lt_status lt_check_dora_norm(const lt_backend *backend, const lt_dora_norm_args *a, lt_err *err)
+{
+    const char *operation = "dora_norm";
+    int64_t out = a->weight.shape[0], in = a->weight.shape[1], rank = a->a.shape[0];
+    WANT(a->weight, weight_dtype(backend, &a->weight), ANY, ANY);
+    WANT(a->a, backend->real, ANY, in);
+    WANT(a->b, backend->real, out, rank);
+    WANT(a->norm, backend->real, out);
+    MAY(a->magnitude, backend->real, out);
+    MAY(a->scale, backend->real, out);
+    REFUSE_IF(out > 0 && !a->magnitude.data != !a->scale.data, "magnitude and scale come together");
+    return LT_OK;
+}
+
+lt_status lt_check_dora_backward(const lt_backend *backend, const lt_dora_backward_args *a,
+                                 lt_err *err)
+{
+    const char *operation = "dora_backward";
+    int64_t n = a->dy.shape[1];
+    WANT(a->dy, backend->real, ANY, ANY);
+    WANT_LIKE(a->z, a->dy);
+    WANT(a->norm, backend->real, n);
+    WANT(a->dmagnitude, backend->real, n);
     return LT_OK;
 }
 

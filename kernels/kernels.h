@@ -65,6 +65,7 @@ typedef enum lt_activation {
                                 "gelu_pytorch_tanh" */
     LT_ACTIVATION_SILU,      /* x / (1 + exp(-x)): "silu", "swish" */
     LT_ACTIVATION_RELU,
+    LT_ACTIVATION_TANH,
 } lt_activation;
 
 typedef enum lt_matmul_layout {
@@ -73,13 +74,20 @@ typedef enum lt_matmul_layout {
     LT_MATMUL_TN, /* c[m,n] = a[k,m]^T b[k,n]: gradient of the weight, dW = dY^T X */
 } lt_matmul_layout;
 
-/* v = a*b + bias; `preactivation` = v; c = activation(v) + residual, or with `accumulate` c +=
- * that. Rows may be strided. c may alias residual, nothing else. Any of m, n, k may be 0 (k == 0:
- * the product is 0). */
+/* v = a*b + a_extra*b_extra + bias; `preactivation` = v; c = activation(v) + residual, or with
+ * `accumulate` c += that. Rows may be strided. c may alias residual, nothing else. Any of m, n, k
+ * may be 0 (k == 0: the product is 0).
+ *
+ * The extra pair lengthens k: [a | a_extra] times [b | b_extra], in one product. That is how a
+ * low-rank update is part of its matrix (Hu et al., "LoRA", 2021). Not for TN; with an activation
+ * and a residual or `accumulate` it needs `preactivation`.
+ *
+ * b, and b alone, may be bf16 (NT and NN): frozen weights at half the memory, sums in `real`. */
 typedef struct lt_matmul_args {
     lt_matmul_layout layout;
-    lt_tensor c;             /* [m, n] */
-    lt_tensor a, b;          /* shapes by layout */
+    lt_tensor c;                /* [m, n] */
+    lt_tensor a, b;             /* shapes by layout; b real or bf16 */
+    lt_tensor a_extra, b_extra; /* as a and b with a k of their own; both or neither */
     lt_tensor bias;          /* [n] or absent */
     lt_tensor residual;      /* [m, n] or absent */
     lt_tensor preactivation; /* [m, n] or absent */
@@ -107,7 +115,12 @@ typedef struct lt_dropout_mask {
  * and, when window > 0, j > p - window. A query that sees no key gives out = 0, lse = -inf. Head h
  * reads key/value head h / (heads / kv_heads). s_j = scale q.k_j;  lse = log sum_j exp s_j;  out =
  * sum_j dropout(exp(s_j - lse)) v_j Dropout element index: ((b * heads + h) * q_len + i) * kv_len +
- * j. */
+ * j.
+ *
+ * The first `prefix` keys of every sequence stand in front of each of its documents (Li and Liang,
+ * "Prefix-Tuning", 2021): first_key is at least `prefix`, and a query sees the keys j < prefix too,
+ * as if its document followed them directly: with window > 0 those with
+ * j > p - (first_key[b,i] - prefix) - window. */
 typedef struct lt_attention_args {
     lt_tensor q;         /* [batch, q_len, heads, head_dim], rows strided as in a packed QKV */
     lt_tensor k, v;      /* [batch, kv_len, kv_heads, head_dim] */
@@ -116,6 +129,7 @@ typedef struct lt_attention_args {
     lt_tensor offset;    /* i32 [batch] or absent: 0 */
     lt_tensor first_key; /* i32 [batch, q_len] or absent: 0 */
     int64_t window;
+    int64_t prefix; /* 0: none; needs first_key unless the one document starts right behind it */
     double scale;
     lt_dropout_mask dropout;
 } lt_attention_args;
@@ -191,7 +205,7 @@ typedef struct lt_swiglu_backward_args {
 typedef struct lt_embedding_args {
     lt_tensor y;              /* [rows, dim] */
     lt_tensor ids;            /* i32 [rows] */
-    lt_tensor token_table;    /* [vocab, dim] */
+    lt_tensor token_table;    /* [vocab, dim]; real or bf16 */
     lt_tensor positions;      /* i32 [rows] or absent */
     lt_tensor position_table; /* [max_position, dim] or absent */
 } lt_embedding_args;
@@ -239,6 +253,42 @@ typedef struct lt_dropout_args {
 typedef struct lt_add_args {
     lt_tensor a, b, y;
 } lt_add_args;
+
+/* y = factor x, same shape, rows may be strided; y may alias x. */
+typedef struct lt_scale_args {
+    lt_tensor x, y;
+    double factor;
+} lt_scale_args;
+
+/* y[i,j] = (scale[j] + shift) x[i,j] + bias[j] + residual[i,j], or with `accumulate` y += that.
+ * Rows may be strided; y may alias x or residual. */
+typedef struct lt_scale_columns_args {
+    lt_tensor x, y;     /* [rows, n] */
+    lt_tensor scale;    /* [n] */
+    lt_tensor bias;     /* [n] or absent */
+    lt_tensor residual; /* [rows, n] or absent */
+    double shift;
+    bool accumulate;
+} lt_scale_columns_args;
+
+/* DoRA (Liu et al., 2024) learns the length of each row of W + scaling B A apart from its
+ * direction: norm[j] = |W[j] + scaling B[j] A| (Euclidean; taken as a constant in backward),
+ * scale[j] = magnitude[j] / norm[j]. */
+typedef struct lt_dora_norm_args {
+    lt_tensor weight;    /* [out, in]; real or bf16 */
+    lt_tensor a, b;      /* [r, in], [out, r] */
+    lt_tensor magnitude; /* [out] or absent: then only norm is written */
+    lt_tensor norm;      /* [out] */
+    lt_tensor scale;     /* [out], with magnitude */
+    double scaling;
+} lt_dora_norm_args;
+
+/* dmagnitude[j] += sum over i of dy[i,j] z[i,j] / norm[j], where y = magnitude / norm z. */
+typedef struct lt_dora_backward_args {
+    lt_tensor dy, z;      /* [rows, n], strided */
+    lt_tensor norm;       /* [n] */
+    lt_tensor dmagnitude; /* [n] */
+} lt_dora_backward_args;
 
 /* y = 0. Contiguous. */
 typedef struct lt_zero_args {
@@ -304,6 +354,10 @@ typedef struct lt_adamw_args {
     X(cross_entropy, lt_cross_entropy_args)             \
     X(dropout, lt_dropout_args)                         \
     X(add, lt_add_args)                                 \
+    X(scale, lt_scale_args)                             \
+    X(scale_columns, lt_scale_columns_args)             \
+    X(dora_norm, lt_dora_norm_args)                     \
+    X(dora_backward, lt_dora_backward_args)             \
     X(zero, lt_zero_args)                               \
     X(convert, lt_convert_args)                         \
     X(sum_squares, lt_sum_squares_args)                 \

@@ -6,7 +6,7 @@
  *
  * So GPT-NeoX's parallel residual differs only in what norm2 reads. Blocks that keep nothing for
  * backward have input, middle and output in the same memory, hence norm2 comes first there. */
-#include "model/workspace.h"
+#include "model/adapters/internal.h"
 
 lt_status lt_norm_pass(const lt_pass *pass, lt_tensor x, lt_tensor weight, lt_tensor bias,
                        lt_tensor y, lt_tensor mean, lt_tensor rstd, lt_err *err)
@@ -67,31 +67,39 @@ lt_status lt_rotate(const lt_pass *pass, lt_tensor qkv, bool inverse, lt_err *er
     return lt_rotary(pass->backend, &args, err);
 }
 
-static lt_status project(const lt_pass *pass, lt_tensor x, lt_tensor weight, lt_tensor bias,
-                         lt_tensor y, lt_err *err)
+static lt_status project(const lt_pass *pass, int64_t layer, lt_linear which, lt_tensor x,
+                         lt_tensor weight, lt_tensor bias, lt_tensor y, lt_err *err)
 {
-    return lt_matmul(
-        pass->backend,
-        &(lt_matmul_args){.layout = LT_MATMUL_NT, .c = y, .a = x, .b = weight, .bias = bias}, err);
+    const lt_linear_args args = {
+        .layer = layer, .which = which, .x = x, .weight = weight, .bias = bias, .y = y};
+    return lt_linear_forward(pass, &args, err);
 }
 
-static lt_tensor slice_rows(lt_tensor t, int64_t start, int64_t count)
+/* Rows [first, first + count) of q, k and v to a place of their own. */
+static lt_status project_some(const lt_pass *pass, const lt_block_view *w,
+                              const lt_block_activations *a, int64_t layer, int64_t first,
+                              int64_t count, lt_tensor y, lt_err *err)
 {
-    return t.data ? lt_tensor_slice(t, 0, start, count) : t;
+    lt_linear_args args = {.layer = layer,
+                           .which = LT_LINEAR_QKV,
+                           .first_row = first,
+                           .x = a->norm1,
+                           .weight = lt_tensor_slice(w->qkv_weight, 0, first, count),
+                           .y = y};
+    if (w->qkv_bias.data) args.bias = lt_tensor_slice(w->qkv_bias, 0, first, count);
+    return lt_linear_forward(pass, &args, err);
 }
 
 /* Qwen3: q and k are projected aside, since backward needs them as they were before their norm. */
 static lt_status project_with_qk_norm(const lt_pass *pass, const lt_block_view *w,
-                                      const lt_block_activations *a, lt_err *err)
+                                      const lt_block_activations *a, int64_t layer, lt_err *err)
 {
     const lt_model_config *c = &pass->model->config;
     int64_t heads = c->num_attention_heads, kv_heads = c->num_key_value_heads, d = c->head_dim;
     int64_t qk_width = (heads + kv_heads) * d, v_width = kv_heads * d;
-    LT_TRY(project(pass, a->norm1, slice_rows(w->qkv_weight, 0, qk_width),
-                   slice_rows(w->qkv_bias, 0, qk_width), a->qk, err));
-    LT_TRY(project(pass, a->norm1, slice_rows(w->qkv_weight, qk_width, v_width),
-                   slice_rows(w->qkv_bias, qk_width, v_width),
-                   lt_tensor_slice(a->qkv, 1, qk_width, v_width), err));
+    LT_TRY(project_some(pass, w, a, layer, 0, qk_width, a->qk, err));
+    LT_TRY(project_some(pass, w, a, layer, qk_width, v_width,
+                        lt_tensor_slice(a->qkv, 1, qk_width, v_width), err));
     lt_norm_args q = {.x = lt_split_heads(a->qk, 0, heads, d),
                       .y = lt_split_heads(a->qkv, 0, heads, d),
                       .weight = w->q_norm_weight,
@@ -106,9 +114,9 @@ static lt_status project_with_qk_norm(const lt_pass *pass, const lt_block_view *
     return lt_rms_norm_forward(pass->backend, &k, err);
 }
 
-/* The arguments of attention for one group. Without a cache a group's keys are its own. */
-lt_attention_args lt_attention_of(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
-                                  const lt_group *group)
+/* The arguments of attention for one group, which sees its own keys only. */
+static lt_attention_args attention_of_own(const lt_pass *pass, const lt_block_activations *a,
+                                          int64_t layer, const lt_group *group)
 {
     const lt_model_config *c = &pass->model->config;
     const lt_workspace *ws = pass->workspace;
@@ -127,12 +135,9 @@ lt_attention_args lt_attention_of(const lt_pass *pass, const lt_block_activation
         .scale = c->attention_scale / (c->scale_by_inverse_layer ? (double)(layer + 1) : 1.0),
         .dropout = lt_pass_mask(pass, ws->settings.attn_pdrop, layer, LT_SITE_ATTENTION)};
     if (layer >= c->sliding_window_from_layer) args.window = c->sliding_window;
-    if (pass->cache) {
-        args.offset = lt_tensor_slice(ws->offset, 0, group->first_row, group->rows);
-    } else {
-        args.first_key = lt_tensor_2d(ws->first_key.data, LT_I32, group->rows, group->length);
-        if (a->lse.data)
-            args.lse = lt_tensor_3d(a->lse.data, a->lse.dtype, group->rows, heads, group->length);
+    if (a->lse.data) {
+        lt_tensor lse = lt_tensor_slice(a->lse, 0, first * heads, count * heads);
+        args.lse = lt_tensor_3d(lse.data, lse.dtype, group->rows, heads, group->length);
     }
     return args;
 }
@@ -142,6 +147,7 @@ static lt_status attend_cached(const lt_pass *pass, lt_attention_args *args, int
                                const lt_group *group, lt_err *err)
 {
     const lt_kv_cache *cache = pass->cache;
+    args->offset = lt_tensor_slice(pass->workspace->offset, 0, group->first_row, group->rows);
     lt_cache_append_args append = {
         .k = args->k,
         .v = args->v,
@@ -154,40 +160,118 @@ static lt_status attend_cached(const lt_pass *pass, lt_attention_args *args, int
     return lt_attention_forward(pass->backend, args, err);
 }
 
+lt_tensor lt_for_all_rows(lt_tensor t, int64_t rows)
+{
+    return (lt_tensor){.data = t.data,
+                       .dtype = t.dtype,
+                       .ndim = 4,
+                       .shape = {rows, t.shape[0], t.shape[1], t.shape[2]},
+                       .stride = {0, t.stride[0], t.stride[1], 1}};
+}
+
+/* The batch's keys and values, with those of the virtual tokens in front of every row. */
+static lt_status put_in_front(const lt_pass *pass, const lt_group *group, lt_tensor prefix_k,
+                              lt_tensor prefix_v, lt_attention_args *args, lt_err *err)
+{
+    const lt_adapter_room *room = &pass->workspace->room;
+    const lt_model_config *c = &pass->model->config;
+    int64_t rows = group->rows, length = prefix_k.shape[0] + group->length;
+    lt_tensor keys = lt_tensor_slice(room->keys, 0, 0, rows * length);
+    lt_tensor values = lt_tensor_slice(room->values, 0, 0, rows * length);
+    keys = lt_tensor_as_heads(keys, rows, c->num_key_value_heads, c->head_dim);
+    values = lt_tensor_as_heads(values, rows, c->num_key_value_heads, c->head_dim);
+    lt_cache_append_args front = {.k = lt_for_all_rows(prefix_k, rows),
+                                  .v = lt_for_all_rows(prefix_v, rows),
+                                  .k_cache = keys,
+                                  .v_cache = values,
+                                  .offset = lt_tensor_slice(room->zeros, 0, 0, rows)};
+    lt_cache_append_args own = {.k = args->k,
+                                .v = args->v,
+                                .k_cache = keys,
+                                .v_cache = values,
+                                .offset = lt_tensor_slice(room->offsets, 0, 0, rows)};
+    LT_TRY(lt_cache_append(pass->backend, &front, err));
+    LT_TRY(lt_cache_append(pass->backend, &own, err));
+    args->k = keys;
+    args->v = values;
+    args->offset = own.offset;
+    args->prefix = prefix_k.shape[0];
+    return LT_OK;
+}
+
+bool lt_prefix_of(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
+                  const lt_group *group, lt_tensor *keys, lt_tensor *values)
+{
+    const lt_model_config *c = &pass->model->config;
+    const lt_adapter *adapter = pass->adapter;
+    int64_t count = lt_adapter_virtual_tokens(adapter), d = c->head_dim;
+    int64_t heads = c->num_attention_heads, kv_heads = c->num_key_value_heads;
+    if (count == 0 || group != &pass->groups[pass->group_count - 1]) return false;
+    if (pass->virtual_tokens > 0) {
+        lt_tensor qkv = lt_tensor_slice(a->qkv, 0, 0, count);
+        *keys = lt_split_heads(qkv, heads, kv_heads, d);
+        *values = lt_split_heads(qkv, heads + kv_heads, kv_heads, d);
+    } else {
+        lt_tensor table = lt_prompt_table(pass, adapter);
+        *keys = lt_split_heads(table, 2 * layer * kv_heads, kv_heads, d);
+        *values = lt_split_heads(table, (2 * layer + 1) * kv_heads, kv_heads, d);
+    }
+    return true;
+}
+
+lt_status lt_attention_of(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
+                          const lt_group *group, lt_attention_args *out, lt_err *err)
+{
+    lt_tensor prefix_k, prefix_v;
+    *out = attention_of_own(pass, a, layer, group);
+    if (group == &pass->groups[pass->group_count - 1])
+        out->first_key =
+            lt_tensor_2d(pass->workspace->first_key.data, LT_I32, group->rows, group->length);
+    if (!lt_prefix_of(pass, a, layer, group, &prefix_k, &prefix_v)) return LT_OK;
+    return put_in_front(pass, group, prefix_k, prefix_v, out, err);
+}
+
+static lt_status attend(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
+                        const lt_group *group, lt_err *err)
+{
+    lt_attention_args args;
+    if (pass->cache) {
+        args = attention_of_own(pass, a, layer, group);
+        return attend_cached(pass, &args, layer, group, err);
+    }
+    LT_TRY(lt_attention_of(pass, a, layer, group, &args, err));
+    return lt_attention_forward(pass->backend, &args, err);
+}
+
 static lt_status attention(const lt_pass *pass, const lt_block_view *w,
                            const lt_block_activations *a, int64_t layer, lt_err *err)
 {
     if (pass->model->config.qk_norm)
-        LT_TRY(project_with_qk_norm(pass, w, a, err));
+        LT_TRY(project_with_qk_norm(pass, w, a, layer, err));
     else
-        LT_TRY(project(pass, a->norm1, w->qkv_weight, w->qkv_bias, a->qkv, err));
+        LT_TRY(
+            project(pass, layer, LT_LINEAR_QKV, a->norm1, w->qkv_weight, w->qkv_bias, a->qkv, err));
     LT_TRY(lt_rotate(pass, a->qkv, false, err));
-    for (int64_t g = 0; g < pass->group_count; g++) {
-        lt_attention_args args = lt_attention_of(pass, a, layer, &pass->groups[g]);
-        if (pass->cache)
-            LT_TRY(attend_cached(pass, &args, layer, &pass->groups[g], err));
-        else
-            LT_TRY(lt_attention_forward(pass->backend, &args, err));
-    }
+    for (int64_t g = 0; g < pass->group_count; g++)
+        LT_TRY(attend(pass, a, layer, &pass->groups[g], err));
     return LT_OK;
 }
 
 /* y = residual + dropout(x weight^T + bias) */
-static lt_status add_branch(const lt_pass *pass, lt_tensor x, lt_tensor weight, lt_tensor bias,
-                            lt_tensor residual, lt_tensor y, int64_t layer, int site, lt_err *err)
+static lt_status add_branch(const lt_pass *pass, const lt_linear_args *args, int site, lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
-    lt_matmul_args product = {
-        .layout = LT_MATMUL_NT, .c = y, .a = x, .b = weight, .bias = bias, .residual = residual};
-    lt_dropout_mask mask = lt_pass_mask(pass, ws->settings.resid_pdrop, layer, site);
-    if (mask.rate == 0) return lt_matmul(pass->backend, &product, err);
+    lt_dropout_mask mask = lt_pass_mask(pass, ws->settings.resid_pdrop, args->layer, site);
+    if (mask.rate == 0) return lt_linear_forward(pass, args, err);
+    lt_linear_args product = *args;
     lt_tensor branch = lt_workspace_rows(ws, ws->branch, pass->tokens);
-    product.c = branch;
+    product.y = branch;
     product.residual = (lt_tensor){0};
-    LT_TRY(lt_matmul(pass->backend, &product, err));
+    LT_TRY(lt_linear_forward(pass, &product, err));
     LT_TRY(lt_dropout(pass->backend, &(lt_dropout_args){.x = branch, .y = branch, .dropout = mask},
                       err));
-    return lt_add(pass->backend, &(lt_add_args){.a = residual, .b = branch, .y = y}, err);
+    return lt_add(pass->backend, &(lt_add_args){.a = args->residual, .b = branch, .y = args->y},
+                  err);
 }
 
 /* Activation is a step of its own though the product could do it on the way: backward may have to
@@ -211,10 +295,16 @@ static lt_status forward_to_activated(const lt_pass *pass, const lt_block_view *
     if (parallel) LT_TRY(norm2(pass, w, a, err));
     LT_TRY(norm1(pass, w, a, err));
     LT_TRY(attention(pass, w, a, layer, err));
-    LT_TRY(add_branch(pass, a->attention, w->out_weight, w->out_bias, a->input, a->middle, layer,
-                      LT_SITE_ATTENTION_OUT, err));
+    const lt_linear_args out = {.layer = layer,
+                                .which = LT_LINEAR_OUT,
+                                .x = a->attention,
+                                .weight = w->out_weight,
+                                .bias = w->out_bias,
+                                .residual = a->input,
+                                .y = a->middle};
+    LT_TRY(add_branch(pass, &out, LT_SITE_ATTENTION_OUT, err));
     if (!parallel) LT_TRY(norm2(pass, w, a, err));
-    LT_TRY(project(pass, a->norm2, w->up_weight, w->up_bias, a->up, err));
+    LT_TRY(project(pass, layer, LT_LINEAR_UP, a->norm2, w->up_weight, w->up_bias, a->up, err));
     return activate(pass, a, err);
 }
 
@@ -223,8 +313,14 @@ lt_status lt_block_forward(const lt_pass *pass, int64_t layer, lt_err *err)
     lt_block_view w = lt_block_weights(pass->model, layer);
     lt_block_activations a = lt_workspace_block(pass->workspace, layer, pass->tokens);
     LT_TRY(forward_to_activated(pass, &w, &a, layer, err));
-    return add_branch(pass, a.activated, w.down_weight, w.down_bias, a.middle, a.output, layer,
-                      LT_SITE_MLP_OUT, err);
+    const lt_linear_args down = {.layer = layer,
+                                 .which = LT_LINEAR_DOWN,
+                                 .x = a.activated,
+                                 .weight = w.down_weight,
+                                 .bias = w.down_bias,
+                                 .residual = a.middle,
+                                 .y = a.output};
+    return add_branch(pass, &down, LT_SITE_MLP_OUT, err);
 }
 
 lt_status lt_block_recompute(const lt_pass *pass, int64_t layer, lt_err *err)

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/json.h"
 #include "model/config.h"
+#include "model/adapter.h"
 #include "model/families/families.h"
 
 enum {
@@ -476,6 +477,20 @@ lt_status lt_model_config_parse(const json_t *config, const char *where, lt_mode
     return status;
 }
 
+/* An adapter taken for a model: says what it stands beside. */
+static lt_status refuse_adapter(const char *directory, lt_err *err)
+{
+    lt_adapter_config adapter;
+    if (lt_adapter_config_load(directory, &adapter, NULL) != LT_OK)
+        adapter = (lt_adapter_config){0};
+    lt_fail(
+        err, LT_ERR_USAGE,
+        "%s is an adapter, not a model: give its base (%.200s) as --model, and this as --adapter",
+        directory, adapter.base_model ? adapter.base_model : "a model directory");
+    lt_adapter_config_free(&adapter);
+    return LT_ERR_USAGE;
+}
+
 lt_status lt_model_config_load(const char *directory, lt_model_config *out, lt_err *err)
 {
     memset(out, 0, sizeof *out);
@@ -483,6 +498,10 @@ lt_status lt_model_config_load(const char *directory, lt_model_config *out, lt_e
     lt_buffer path = {0};
     json_t *json = NULL;
     LT_TRY_GOTO(status, lt_path_join(&path, directory, "config.json", err), done);
+    if (!lt_path_exists(path.data) && lt_is_adapter_directory(directory)) {
+        status = refuse_adapter(directory, err);
+        goto done;
+    }
     LT_TRY_GOTO(status, lt_json_load(path.data, &json, err), done);
     LT_TRY_GOTO(status, lt_model_config_parse(json, path.data, out, err), done);
 

@@ -1,48 +1,103 @@
 /* The passes over a batch: training, evaluation, logits. */
 #include <string.h>
 
-#include "model/workspace.h"
+#include "base/checked.h"
+#include "model/adapters/internal.h"
+
+/* The pass's virtual tokens: rows of the adapter's table, and positions from 0 on. */
+static lt_status embed_virtual(const lt_pass *pass, lt_tensor stream, lt_err *err)
+{
+    int64_t count = pass->virtual_tokens;
+    lt_ends_view w = lt_ends_weights(pass->model, NULL);
+    lt_tensor table = lt_prompt_table(pass, pass->adapter);
+    lt_tensor y = lt_tensor_slice(stream, 0, 0, count);
+    if (!pass->model->config.learned_positions)
+        return lt_convert(pass->backend, &(lt_convert_args){.x = table, .y = y}, err);
+    lt_add_args add = {.a = table, .b = lt_tensor_slice(w.embed_positions, 0, 0, count), .y = y};
+    return lt_add(pass->backend, &add, err);
+}
+
+/* A span's tokens that have ids. */
+static lt_status embed_span(const lt_pass *pass, const lt_span *span, lt_tensor stream, lt_err *err)
+{
+    const lt_workspace *ws = pass->workspace;
+    lt_ends_view w = lt_ends_weights(pass->model, span->adapter);
+    int64_t first = lt_max_i64(span->first, pass->virtual_tokens);
+    int64_t count = span->first + span->count - first;
+    lt_embedding_args args = {.y = lt_tensor_slice(stream, 0, first, count),
+                              .ids =
+                                  lt_tensor_slice(ws->ids, 0, first - pass->virtual_tokens, count),
+                              .token_table = w.embed_tokens};
+    if (count == 0) return LT_OK;
+    if (pass->model->config.learned_positions) {
+        args.positions = lt_tensor_slice(ws->positions, 0, first, count);
+        args.position_table = w.embed_positions;
+    }
+    return lt_embedding_forward(pass->backend, &args, err);
+}
+
+static lt_dropout_mask embedding_mask(const lt_pass *pass)
+{
+    return lt_pass_mask(pass, pass->workspace->settings.embd_pdrop,
+                        pass->model->config.num_hidden_layers, LT_SITE_EMBEDDING);
+}
 
 static lt_status embed(const lt_pass *pass, lt_err *err)
 {
-    const lt_workspace *ws = pass->workspace;
-    const lt_model_config *c = &pass->model->config;
-    lt_ends_view w = lt_ends_weights(pass->model);
-    lt_tensor y = lt_workspace_block(ws, 0, pass->tokens).input;
-    lt_embedding_args args = {
-        .y = y, .ids = lt_workspace_rows(ws, ws->ids, pass->tokens), .token_table = w.embed_tokens};
-    if (c->learned_positions) {
-        args.positions = lt_workspace_rows(ws, ws->positions, pass->tokens);
-        args.position_table = w.embed_positions;
-    }
-    LT_TRY(lt_embedding_forward(pass->backend, &args, err));
-    lt_dropout_mask mask =
-        lt_pass_mask(pass, ws->settings.embd_pdrop, c->num_hidden_layers, LT_SITE_EMBEDDING);
+    lt_tensor y = lt_workspace_block(pass->workspace, 0, pass->tokens).input;
+    if (pass->virtual_tokens > 0) LT_TRY(embed_virtual(pass, y, err));
+    for (int64_t i = 0; i < pass->span_count; i++)
+        LT_TRY(embed_span(pass, &pass->spans[i], y, err));
+    lt_dropout_mask mask = embedding_mask(pass);
     if (mask.rate == 0) return LT_OK;
     return lt_dropout(pass->backend, &(lt_dropout_args){.x = y, .y = y, .dropout = mask}, err);
 }
 
+/* What the adapters of the pass do once, before the first block. Neighbours are the same adapter's
+ * only once. */
+static lt_status begin_adapters(const lt_pass *pass, lt_err *err)
+{
+    const lt_model *model = pass->model;
+    for (int i = 0; i < model->adapter_count; i++) {
+        const lt_adapter *adapter = model->adapters[i];
+        bool used = adapter == pass->adapter;
+        for (int64_t k = 0; k < pass->span_count; k++)
+            used = used || pass->spans[k].adapter == adapter;
+        if (used && adapter->method->begin) LT_TRY(adapter->method->begin(pass, adapter, err));
+    }
+    return LT_OK;
+}
+
 lt_status lt_stack_forward(const lt_pass *pass, lt_err *err)
 {
+    LT_TRY(begin_adapters(pass, err));
     LT_TRY(embed(pass, err));
     for (int64_t i = 0; i < pass->model->config.num_hidden_layers; i++)
         LT_TRY(lt_block_forward(pass, i, err));
     return LT_OK;
 }
 
+static lt_status embed_backward_virtual(const lt_pass *pass, lt_tensor d_stream, lt_err *err)
+{
+    lt_tensor d_table = lt_prompt_table_gradient(pass, pass->adapter);
+    if (!d_table.data) return LT_OK;
+    lt_add_args add = {
+        .a = d_table, .b = lt_tensor_slice(d_stream, 0, 0, pass->virtual_tokens), .y = d_table};
+    return lt_add(pass->backend, &add, err);
+}
+
 /* d_stream is the gradient of the embeddings' sum. */
 static lt_status embed_backward(const lt_pass *pass, lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
-    const lt_model_config *c = &pass->model->config;
-    lt_ends_view g = lt_ends_gradients(pass->model);
+    lt_ends_view g = lt_ends_gradients(pass->model, pass->adapter);
     lt_tensor dy = lt_workspace_rows(ws, ws->d_stream, pass->tokens);
-    lt_dropout_mask mask =
-        lt_pass_mask(pass, ws->settings.embd_pdrop, c->num_hidden_layers, LT_SITE_EMBEDDING);
-    if (!g.embed_tokens.data && !g.embed_positions.data) return LT_OK;
+    lt_dropout_mask mask = embedding_mask(pass);
+    if (!g.embed_tokens.data && !g.embed_positions.data && pass->virtual_tokens == 0) return LT_OK;
     if (mask.rate > 0)
         LT_TRY(
             lt_dropout(pass->backend, &(lt_dropout_args){.x = dy, .y = dy, .dropout = mask}, err));
+    if (pass->virtual_tokens > 0) return embed_backward_virtual(pass, dy, err);
     lt_embedding_backward_args args = {.dy = dy,
                                        .ids = lt_workspace_rows(ws, ws->ids, pass->tokens),
                                        .positions =
@@ -52,32 +107,97 @@ static lt_status embed_backward(const lt_pass *pass, lt_err *err)
     return lt_embedding_backward(pass->backend, &args, err);
 }
 
-/* Checks the batch and puts it on the device. *group: caller's, it must outlive the pass. */
-static lt_status begin(const lt_model *model, lt_workspace *ws, const lt_batch *batch,
-                       lt_group *group, lt_pass *pass, lt_err *err)
+/* A pass over a batch, with what it points to. */
+typedef struct batch_pass {
+    lt_pass pass;
+    lt_group groups[2];
+    lt_span span, head_span;
+} batch_pass;
+
+static void fill(int32_t *to, int64_t count, int32_t value)
 {
-    const lt_backend *backend = model->backend;
+    for (int64_t i = 0; i < count; i++)
+        to[i] = value;
+}
+
+static lt_status upload(const lt_workspace *ws, lt_tensor to, const int32_t *from, int64_t count,
+                        lt_err *err)
+{
+    return ws->backend->upload(ws->backend, to.data, from, (size_t)count * sizeof(int32_t), err);
+}
+
+/* Batch positions and first keys, moved on by the virtual tokens in front. */
+static lt_status upload_shifted(const lt_workspace *ws, lt_tensor to, const int32_t *from,
+                                int64_t count, int64_t virtual_tokens, bool with_virtual,
+                                lt_err *err)
+{
+    int32_t *staged = ws->host_positions;
+    int64_t n = 0;
+    if (virtual_tokens == 0) return upload(ws, to, from, count, err);
+    for (int64_t i = 0; with_virtual && i < virtual_tokens; i++)
+        staged[n++] = (int32_t)i;
+    for (int64_t i = 0; i < count; i++)
+        staged[n++] = from[i] + (int32_t)virtual_tokens;
+    return upload(ws, to, staged, n, err);
+}
+
+/* Where each row's own keys begin, when the adapter's `count` stand in front. */
+static lt_status upload_key_places(const lt_workspace *ws, const lt_batch *batch, int64_t count,
+                                   lt_err *err)
+{
+    int32_t *staged = ws->host_positions;
+    fill(staged, batch->rows, 0);
+    LT_TRY(upload(ws, ws->room.zeros, staged, batch->rows, err));
+    fill(staged, batch->rows, (int32_t)count);
+    LT_TRY(upload(ws, ws->room.offsets, staged, batch->rows, err));
+    if (!ws->settings.training) return LT_OK;
+    int64_t tokens = batch->rows * batch->length;
+    for (int64_t i = 0; i < tokens; i++) {
+        int64_t row = i / batch->length;
+        staged[i] = (int32_t)(i + (row + 1) * count);
+    }
+    return upload(ws, ws->room.own, staged, tokens, err);
+}
+
+/* Checks the batch and puts it on the device. */
+static lt_status begin(const lt_model *model, lt_workspace *ws, const lt_batch *batch,
+                       batch_pass *out, lt_err *err)
+{
+    const lt_adapter *adapter = model->active;
+    int64_t count = batch->rows * batch->length, in_front = lt_adapter_virtual_tokens(adapter);
     LT_TRY(lt_batch_check(model, ws, batch, err));
-    *group = (lt_group){.rows = batch->rows, .length = batch->length};
-    *pass = (lt_pass){.model = model,
-                      .backend = backend,
-                      .workspace = ws,
-                      .tokens = batch->rows * batch->length,
-                      .groups = group,
-                      .group_count = 1};
-    size_t bytes = (size_t)pass->tokens * sizeof(int32_t);
-    LT_TRY(backend->upload(backend, ws->ids.data, batch->input_ids, bytes, err));
-    LT_TRY(backend->upload(backend, ws->positions.data, batch->positions, bytes, err));
-    return backend->upload(backend, ws->first_key.data, batch->first_key, bytes, err);
+    int64_t run = in_front > 0 && adapter->method->runs_tokens ? in_front : 0;
+    int groups = 0;
+    if (run > 0) out->groups[groups++] = (lt_group){.rows = 1, .length = run, .adapter = adapter};
+    out->groups[groups++] = (lt_group){
+        .rows = batch->rows, .length = batch->length, .first_token = run, .adapter = adapter};
+    out->span = (lt_span){.count = run + count, .adapter = lt_adapter_in_products(adapter)};
+    out->head_span = out->span;
+    out->pass = (lt_pass){.model = model,
+                          .backend = model->backend,
+                          .workspace = ws,
+                          .tokens = run + count,
+                          .virtual_tokens = run,
+                          .adapter = adapter,
+                          .groups = out->groups,
+                          .group_count = groups,
+                          .spans = &out->span,
+                          .head_spans = &out->head_span,
+                          .span_count = 1,
+                          .head_span_count = 1};
+    LT_TRY(upload(ws, ws->ids, batch->input_ids, count, err));
+    LT_TRY(upload_shifted(ws, ws->positions, batch->positions, count, in_front, run > 0, err));
+    LT_TRY(upload_shifted(ws, ws->first_key, batch->first_key, count, in_front, false, err));
+    return in_front > 0 ? upload_key_places(ws, batch, in_front, err) : LT_OK;
 }
 
 /* Lists the positions that are trained on, with their targets. Returns how many. */
-static int64_t list_targets(lt_workspace *ws, const lt_batch *batch)
+static int64_t list_targets(const lt_pass *pass, lt_workspace *ws, const lt_batch *batch)
 {
     int64_t count = 0;
     for (int64_t i = 0; i < batch->rows * batch->length; i++) {
         if (batch->targets[i] == LT_IGNORE) continue;
-        ws->host_index[count] = (int32_t)i;
+        ws->host_index[count] = (int32_t)(pass->virtual_tokens + i);
         ws->host_targets[count++] = batch->targets[i];
     }
     return count;
@@ -105,31 +225,32 @@ static lt_status backward(const lt_pass *pass, lt_err *err)
     int64_t layers = pass->model->config.num_hidden_layers;
     for (int64_t i = layers - 1; i >= pass->workspace->first_kept_layer; i--)
         LT_TRY(lt_block_backward(pass, i, err));
-    return pass->workspace->first_kept_layer == 0 ? embed_backward(pass, err) : LT_OK;
+    if (pass->workspace->first_kept_layer == 0) LT_TRY(embed_backward(pass, err));
+    const lt_adapter *adapter = pass->adapter;
+    return adapter && adapter->method->end ? adapter->method->end(pass, adapter, err) : LT_OK;
 }
 
 lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                                     lt_dropout_mask dropout, bool accumulate, lt_loss *loss,
                                     lt_err *err)
 {
-    lt_group group;
-    lt_pass pass;
+    batch_pass b;
     if (!workspace->settings.training)
         return lt_fail(err, LT_ERR_USAGE, "the workspace was made without room for training");
     if (!batch->targets) return lt_fail(err, LT_ERR_USAGE, "a training batch needs targets");
     if (model->gradient_count > 0 && !model->gradients.base)
         return lt_fail(err, LT_ERR_USAGE, "the model's gradients have not been allocated");
-    LT_TRY(begin(model, workspace, batch, &group, &pass, err));
-    int64_t count = list_targets(workspace, batch);
+    LT_TRY(begin(model, workspace, batch, &b, err));
+    int64_t count = list_targets(&b.pass, workspace, batch);
     if (count == 0) return accumulate ? LT_OK : lt_params_zero_gradients(model, err);
     if (!accumulate) LT_TRY(lt_params_zero_summed_gradients(model, err));
-    pass.accumulate = accumulate;
-    pass.dropout = true;
-    pass.key = dropout;
-    LT_TRY(lt_stack_forward(&pass, err));
-    LT_TRY(lt_head_gather(&pass, count, err));
-    LT_TRY(lt_head_loss(&pass, count, true, err));
-    LT_TRY(backward(&pass, err));
+    b.pass.accumulate = accumulate;
+    b.pass.dropout = true;
+    b.pass.key = dropout;
+    LT_TRY(lt_stack_forward(&b.pass, err));
+    LT_TRY(lt_head_gather(&b.pass, count, err));
+    LT_TRY(lt_head_loss(&b.pass, count, true, err));
+    LT_TRY(backward(&b.pass, err));
     add_losses(workspace, count, loss);
     return LT_OK;
 }
@@ -137,18 +258,18 @@ lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, co
 lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                             lt_loss *loss, double *token_loss, lt_err *err)
 {
-    lt_group group;
-    lt_pass pass;
+    batch_pass b;
     if (!batch->targets) return lt_fail(err, LT_ERR_USAGE, "evaluation needs targets");
-    LT_TRY(begin(model, workspace, batch, &group, &pass, err));
-    int64_t count = list_targets(workspace, batch);
-    if (token_loss) memset(token_loss, 0, (size_t)pass.tokens * sizeof *token_loss);
+    LT_TRY(begin(model, workspace, batch, &b, err));
+    int64_t count = list_targets(&b.pass, workspace, batch);
+    size_t tokens = (size_t)(batch->rows * batch->length);
+    if (token_loss) memset(token_loss, 0, tokens * sizeof *token_loss);
     if (count == 0) return LT_OK;
-    LT_TRY(lt_stack_forward(&pass, err));
-    LT_TRY(lt_head_gather(&pass, count, err));
-    LT_TRY(lt_head_loss(&pass, count, false, err));
+    LT_TRY(lt_stack_forward(&b.pass, err));
+    LT_TRY(lt_head_gather(&b.pass, count, err));
+    LT_TRY(lt_head_loss(&b.pass, count, false, err));
     for (int64_t i = 0; token_loss && i < count; i++)
-        token_loss[workspace->host_index[i]] = loss_at(workspace, i);
+        token_loss[workspace->host_index[i] - b.pass.virtual_tokens] = loss_at(workspace, i);
     add_losses(workspace, count, loss);
     return LT_OK;
 }
@@ -170,13 +291,13 @@ static lt_status store_logits(void *context, int64_t first, int64_t count, lt_te
 lt_status lt_model_logits(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                           float *logits, lt_err *err)
 {
-    lt_group group;
-    lt_pass pass;
-    LT_TRY(begin(model, workspace, batch, &group, &pass, err));
-    for (int64_t i = 0; i < pass.tokens; i++)
-        workspace->host_index[i] = (int32_t)i;
-    LT_TRY(lt_stack_forward(&pass, err));
-    LT_TRY(lt_head_gather(&pass, pass.tokens, err));
+    batch_pass b;
+    LT_TRY(begin(model, workspace, batch, &b, err));
+    int64_t tokens = batch->rows * batch->length;
+    for (int64_t i = 0; i < tokens; i++)
+        workspace->host_index[i] = (int32_t)(b.pass.virtual_tokens + i);
+    LT_TRY(lt_stack_forward(&b.pass, err));
+    LT_TRY(lt_head_gather(&b.pass, tokens, err));
     logits_sink sink = {model->backend, logits, model->config.vocab_size};
-    return lt_head_logits(&pass, pass.tokens, store_logits, &sink, err);
+    return lt_head_logits(&b.pass, tokens, store_logits, &sink, err);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "model/adapter.h"
 #include "model/workspace.h"
 
 /* New ids that one step takes at most, when prompts are being read. */
@@ -31,20 +32,27 @@ typedef struct generator {
     float *logits;   /* [row_count, vocab] */
 } generator;
 
+static const lt_adapter *adapter_of(const generator *g, int64_t prompt)
+{
+    return g->settings->adapters ? g->settings->adapters[prompt] : NULL;
+}
+
 static lt_status check(const generator *g, int64_t *longest, lt_err *err)
 {
-    int64_t limit = g->model->config.max_position_embeddings;
     *longest = 1;
     if (g->settings->max_new_tokens < 1)
         return lt_fail(err, LT_ERR_USAGE, "at least one new token must be asked for");
     for (int64_t i = 0; i < g->prompt_count; i++) {
+        int64_t in_front = lt_adapter_virtual_tokens(adapter_of(g, i));
+        int64_t limit = g->model->config.max_position_embeddings - in_front;
         int64_t count = (int64_t)g->prompts[i].count;
         if (count == 0) return lt_fail(err, LT_ERR_USAGE, "prompt %lld is empty", (long long)i + 1);
         if (count >= limit)
             return lt_fail(err, LT_ERR_LIMIT,
                            "prompt %lld has %lld tokens, which leaves no room for an answer: the "
-                           "model sees %lld positions",
-                           (long long)i + 1, (long long)count, (long long)limit);
+                           "model sees %lld positions%s",
+                           (long long)i + 1, (long long)count, (long long)limit,
+                           in_front > 0 ? " behind the adapter's virtual tokens" : "");
         for (int64_t j = 0; j < count; j++) {
             int32_t id = g->prompts[i].data[j];
             if (id < 0 || id >= g->model->config.vocab_size)
@@ -54,7 +62,8 @@ static lt_status check(const generator *g, int64_t *longest, lt_err *err)
                                (long long)i + 1, id, (long long)g->model->config.vocab_size);
         }
         /* the last new id is never read back */
-        *longest = lt_max_i64(*longest, lt_min_i64(limit, count + g->settings->max_new_tokens - 1));
+        int64_t read = lt_min_i64(limit, count + g->settings->max_new_tokens - 1);
+        *longest = lt_max_i64(*longest, in_front + read);
     }
     return LT_OK;
 }
@@ -93,7 +102,7 @@ static lt_status assign(generator *g, bool *any, lt_err *err)
             row->history.count = 0;
             row->busy = true;
             LT_TRY(lt_ids_append(&row->history, prompt->data, prompt->count, err));
-            lt_kv_cache_truncate(g->cache, r, 0);
+            LT_TRY(lt_kv_cache_start(g->cache, r, adapter_of(g, row->sequence), err));
         }
         *any = *any || row->busy;
     }
@@ -138,8 +147,9 @@ static lt_status extend(generator *g, int64_t r, lt_err *err)
     bool wanted = g->on_token(g->context, row->sequence, id, stop);
     int64_t count = (int64_t)row->history.count;
     int64_t answered = count - (int64_t)g->prompts[row->sequence].count;
+    int64_t in_front = lt_adapter_virtual_tokens(adapter_of(g, row->sequence));
     row->busy = wanted && !stop && answered < s->max_new_tokens &&
-                count < g->model->config.max_position_embeddings;
+                in_front + count < g->model->config.max_position_embeddings;
     return LT_OK;
 }
 

@@ -12,7 +12,7 @@ lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
     const lt_backend *backend = pass->backend;
-    lt_ends_view w = lt_ends_weights(pass->model);
+    lt_ends_view w = lt_ends_weights(pass->model, NULL);
     lt_tensor input = lt_workspace_rows(ws, ws->head_input, count);
     LT_TRY(backend->upload(backend, ws->index.data, ws->host_index, (size_t)count * sizeof(int32_t),
                            err));
@@ -26,17 +26,24 @@ lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err)
                         lt_workspace_rows(ws, ws->head_rstd, count), err);
 }
 
-/* logits[0..count) of the gathered rows from `first` on */
+/* logits[0..count) of the gathered rows from `first` on, each span by its adapter's head. */
 static lt_status chunk_logits(const lt_pass *pass, int64_t first, int64_t count, lt_tensor *logits,
                               lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
     *logits = lt_tensor_slice(ws->logits, 0, 0, count);
-    lt_matmul_args product = {.layout = LT_MATMUL_NT,
-                              .c = *logits,
-                              .a = lt_tensor_slice(ws->head_norm, 0, first, count),
-                              .b = lt_ends_weights(pass->model).lm_head};
-    return lt_matmul(pass->backend, &product, err);
+    for (int64_t i = 0; i < pass->head_span_count; i++) {
+        const lt_span *span = &pass->head_spans[i];
+        int64_t from = lt_max_i64(span->first, first);
+        int64_t to = lt_min_i64(span->first + span->count, first + count);
+        if (from >= to) continue;
+        lt_matmul_args product = {.layout = LT_MATMUL_NT,
+                                  .c = lt_tensor_slice(*logits, 0, from - first, to - from),
+                                  .a = lt_tensor_slice(ws->head_norm, 0, from, to - from),
+                                  .b = lt_ends_weights(pass->model, span->adapter).lm_head};
+        LT_TRY(lt_matmul(pass->backend, &product, err));
+    }
+    return LT_OK;
 }
 
 /* The chunk's d_norm, and its part of the head's gradient. */
@@ -44,11 +51,11 @@ static lt_status chunk_backward(const lt_pass *pass, int64_t first, int64_t coun
                                 lt_tensor d_logits, lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
-    lt_tensor d_head = lt_ends_gradients(pass->model).lm_head;
+    lt_tensor d_head = lt_ends_gradients(pass->model, pass->adapter).lm_head;
     lt_matmul_args dx = {.layout = LT_MATMUL_NN,
                          .c = lt_tensor_slice(ws->d_norm, 0, first, count),
                          .a = d_logits,
-                         .b = lt_ends_weights(pass->model).lm_head};
+                         .b = lt_ends_weights(pass->model, pass->adapter).lm_head};
     lt_matmul_args dw = {.layout = LT_MATMUL_TN,
                          .c = d_head,
                          .a = d_logits,
@@ -62,7 +69,7 @@ static lt_status chunk_backward(const lt_pass *pass, int64_t first, int64_t coun
 static lt_status final_norm_backward(const lt_pass *pass, int64_t count, lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
-    lt_ends_view w = lt_ends_weights(pass->model), g = lt_ends_gradients(pass->model);
+    lt_ends_view w = lt_ends_weights(pass->model, NULL), g = lt_ends_gradients(pass->model, NULL);
     lt_tensor d = lt_workspace_rows(ws, ws->d_norm, count);
     lt_norm_backward_args norm = {.x = lt_workspace_rows(ws, ws->head_input, count),
                                   .weight = w.final_norm_weight,

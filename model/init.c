@@ -1,4 +1,4 @@
-/* Fresh weights, and more rows for an embedding. */
+/* Fresh weights, and tables that are rebuilt: more rows for an embedding, a head of its own. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/rng.h"
 #include "model/formats/numbers.h"
+#include "model/init.h"
 #include "model/params.h"
 #include "model/weights.h"
 
@@ -25,17 +26,31 @@ static void four_normals(uint64_t seed, uint64_t stream, uint64_t block, double 
     }
 }
 
+/* Element 4b + i: word i of block b, in [-bound, bound). */
+static void four_uniforms(uint64_t seed, uint64_t stream, uint64_t block, double out[4])
+{
+    uint32_t words[4];
+    lt_philox(seed, stream, block, words);
+    for (int i = 0; i < 4; i++)
+        out[i] = 2 * (double)words[i] * 0x1p-32 - 1;
+}
+
 static void draw(const lt_param *param, uint64_t seed, uint64_t stream, int64_t first,
                  int64_t count, float *out)
 {
+    bool random = param->init == LT_INIT_NORMAL || param->init == LT_INIT_UNIFORM;
     float constant = param->init == LT_INIT_ONE ? 1 : 0;
-    for (int64_t i = 0; i < count && param->init != LT_INIT_NORMAL; i++)
+    for (int64_t i = 0; i < count && !random; i++)
         out[i] = constant;
-    for (int64_t i = 0; i < count && param->init == LT_INIT_NORMAL; i += 4) {
+    for (int64_t i = 0; i < count && random; i += 4) {
         double values[4];
-        four_normals(seed, stream, (uint64_t)(first + i) / 4, values);
+        uint64_t block = (uint64_t)(first + i) / 4;
+        if (param->init == LT_INIT_NORMAL)
+            four_normals(seed, stream, block, values);
+        else
+            four_uniforms(seed, stream, block, values);
         for (int64_t k = 0; k < 4 && i + k < count; k++)
-            out[i + k] = (float)(param->init_std * values[k]);
+            out[i + k] = (float)(param->init_scale * values[k]);
     }
 }
 
@@ -61,7 +76,7 @@ static lt_status fill_chunk(const lt_model *model, int index, uint64_t seed, int
     return status;
 }
 
-static lt_status fill_param(const lt_model *model, int index, uint64_t seed, lt_err *err)
+lt_status lt_fill_param(const lt_model *model, int index, uint64_t seed, lt_err *err)
 {
     int64_t total = lt_tensor_count(model->params[index].weight);
     int threads = model->backend->threads > 0 ? model->backend->threads : 1;
@@ -87,10 +102,10 @@ lt_status lt_model_create(lt_model_config *config, const lt_backend *backend, ui
     lt_status status;
     lt_model *model = NULL;
     *out = NULL;
-    LT_TRY_GOTO(status, lt_model_new(config, backend, &model, err), done);
+    LT_TRY_GOTO(status, lt_model_new(config, backend, backend->real, &model, err), done);
     LT_TRY_GOTO(status, lt_model_allocate_weights(model, err), done);
     for (int i = 0; i < model->param_count; i++)
-        LT_TRY_GOTO(status, fill_param(model, i, seed, err), done);
+        LT_TRY_GOTO(status, lt_fill_param(model, i, seed, err), done);
 
 done:
     if (status != LT_OK)
@@ -107,7 +122,7 @@ done:
 static lt_status copy_rows(const lt_backend *backend, const lt_tensor *from, const lt_tensor *to,
                            double *sums, lt_err *err)
 {
-    size_t size = lt_dtype_size(backend->real);
+    size_t size = lt_dtype_size(from->dtype);
     int64_t columns = from->ndim == 2 ? from->shape[1] : 1, rows = from->shape[0];
     int64_t step = lt_max_i64(1, CHUNK / columns);
     void *staged = malloc((size_t)(step * columns) * size);
@@ -126,7 +141,7 @@ static lt_status copy_rows(const lt_backend *backend, const lt_tensor *from, con
         LT_TRY_GOTO(status, backend->upload(backend, (char *)to->data + offset, staged, bytes, err),
                     done);
         if (!sums) continue;
-        lt_numbers_to_f32(staged, count, backend->real, values);
+        lt_numbers_to_f32(staged, count, from->dtype, values);
         for (int64_t i = 0; i < count; i++)
             sums[i % columns] += values[i];
     }
@@ -142,7 +157,7 @@ static lt_status grow_matrix(const lt_backend *backend, const lt_tensor *from, c
                              lt_err *err)
 {
     int64_t columns = from->shape[1];
-    size_t size = lt_dtype_size(backend->real), row_bytes = (size_t)columns * size;
+    size_t size = lt_dtype_size(from->dtype), row_bytes = (size_t)columns * size;
     lt_status status = LT_OK;
     double *sums = calloc((size_t)columns, sizeof *sums);
     float *mean = calloc((size_t)columns, sizeof *mean);
@@ -154,7 +169,7 @@ static lt_status grow_matrix(const lt_backend *backend, const lt_tensor *from, c
     LT_TRY_GOTO(status, copy_rows(backend, from, to, sums, err), done);
     for (int64_t i = 0; i < columns; i++)
         mean[i] = (float)(sums[i] / (double)from->shape[0]);
-    lt_numbers_from_f32(mean, columns, backend->real, staged);
+    lt_numbers_from_f32(mean, columns, from->dtype, staged);
     for (int64_t row = from->shape[0]; row < to->shape[0]; row++) {
         char *place = (char *)to->data + (size_t)row * row_bytes;
         LT_TRY_GOTO(status, backend->upload(backend, place, staged, row_bytes, err), done);
@@ -167,11 +182,40 @@ done:
     return status;
 }
 
-static int64_t frozen_layers(const lt_model *model)
+/* A second table and block of weights for `config`, swapped in when all is copied. Rows come from
+ * those of the same name; a head that the old table lacks, from the embedding it was tied to. */
+static lt_status rebuild(lt_model *model, const lt_model_config *config, lt_err *err)
 {
-    for (int i = 0; i < model->param_count; i++)
-        if (model->params[i].trainable) return lt_max_i64(0, model->params[i].layer);
-    return 0;
+    lt_model grown = {
+        .config = *config, .backend = model->backend, .matrix_dtype = model->matrix_dtype};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_params_build(&grown, err), done);
+    for (int i = 0; i < grown.param_count; i++) {
+        const lt_param *old = lt_model_param(model, grown.params[i].name);
+        if (old) grown.params[i].trainable = old->trainable;
+    }
+    LT_TRY_GOTO(status, lt_params_lay_out_gradients(&grown, err), done);
+    LT_TRY_GOTO(status, lt_model_allocate_weights(&grown, err), done);
+    for (int i = 0; i < grown.param_count; i++) {
+        const lt_param *old = lt_model_param(model, grown.params[i].name);
+        if (!old) old = lt_model_param(model, "embed_tokens.weight");
+        const lt_tensor *from = &old->weight, *to = &grown.params[i].weight;
+        status = to->shape[0] > from->shape[0] ? grow_matrix(model->backend, from, to, err)
+                                               : copy_rows(model->backend, from, to, NULL, err);
+        if (status != LT_OK) goto done;
+    }
+    grown.adapters = model->adapters;
+    grown.adapter_count = model->adapter_count;
+    grown.active = model->active;
+    lt_model swap = *model;
+    *model = grown;
+    grown = swap;
+
+done:
+    lt_arena_release(&grown.weights);
+    free(grown.params);
+    free(grown.segments);
+    return status;
 }
 
 lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err)
@@ -186,30 +230,23 @@ lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err)
     if (vocab_size > MAX_VOCAB)
         return lt_fail(err, LT_ERR_LIMIT, "a vocabulary of %lld; at most %d is supported",
                        (long long)vocab_size, MAX_VOCAB);
-    if (model->gradients.base)
+    if (model->gradients.base || model->param_count > model->own_param_count)
         return lt_fail(err, LT_ERR_USAGE,
-                       "the vocabulary can only grow before memory for gradients is allocated");
+                       "the vocabulary can only grow before adapters are added and memory for "
+                       "gradients is allocated");
+    lt_model_config config = model->config;
+    config.vocab_size = vocab_size;
+    return rebuild(model, &config, err);
+}
 
-    /* a second table and block of weights, swapped in when all is copied */
-    lt_model grown = {.config = model->config, .backend = model->backend};
-    grown.config.vocab_size = vocab_size;
-    lt_status status;
-    LT_TRY_GOTO(status, lt_params_build(&grown, err), done);
-    LT_TRY_GOTO(status, lt_params_freeze(&grown, frozen_layers(model), err), done);
-    LT_TRY_GOTO(status, lt_model_allocate_weights(&grown, err), done);
-    for (int i = 0; i < grown.param_count; i++) {
-        const lt_tensor *from = &model->params[i].weight, *to = &grown.params[i].weight;
-        status = to->shape[0] > from->shape[0] ? grow_matrix(model->backend, from, to, err)
-                                               : copy_rows(model->backend, from, to, NULL, err);
-        if (status != LT_OK) goto done;
-    }
-    lt_model swap = *model;
-    *model = grown;
-    grown = swap;
-
-done:
-    lt_arena_release(&grown.weights);
-    free(grown.params);
-    free(grown.segments);
-    return status;
+lt_status lt_model_untie(lt_model *model, lt_err *err)
+{
+    if (!model->config.tie_word_embeddings) return LT_OK;
+    if (model->gradients.base || model->param_count > model->own_param_count)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "a model can only be untied before adapters are added and memory for "
+                       "gradients is allocated");
+    lt_model_config config = model->config;
+    config.tie_word_embeddings = false;
+    return rebuild(model, &config, err);
 }

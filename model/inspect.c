@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "model/adapter.h"
 #include "model/families/families.h"
 #include "model/formats/hf_directory.h"
 #include "model/formats/weight_files.h"
@@ -213,5 +214,58 @@ lt_status lt_inspect_model(const char *directory, bool stats, FILE *out, lt_err 
 done:
     lt_model_config_free(&config);
     lt_weight_files_close(&files);
+    return status;
+}
+
+/* --- Adapters ----------------------------------------------------------------------------------
+ */
+
+static void print_list(const char *heading, const lt_string_list *list, FILE *out)
+{
+    if (list->count == 0) return;
+    fputs(heading, out);
+    for (size_t i = 0; i < list->count; i++) {
+        fputs(i ? ", " : " ", out);
+        print_name(list->items[i], 0, out);
+    }
+    fputc('\n', out);
+}
+
+static void print_adapter_config(const lt_adapter_config *c, FILE *out)
+{
+    fprintf(out, "method       %s\n", lt_adapter_kind_name(c->kind));
+    fputs("base         ", out);
+    print_name(c->base_model ? c->base_model : "not said", 0, out);
+    fputc('\n', out);
+    if (c->kind != LT_ADAPTER_LORA) {
+        fprintf(out, "tokens       %" PRId64 " virtual ones\n", c->num_virtual_tokens);
+        return;
+    }
+    fprintf(out, "rank         %" PRId64 ", alpha %g%s%s, dropout %g\n", c->r, c->lora_alpha,
+            c->use_rslora ? " (rslora)" : "", c->use_dora ? ", DoRA" : "", c->lora_dropout);
+    print_list("targets     ", &c->target_modules, out);
+    print_list("whole       ", &c->modules_to_save, out);
+    if (!c->target_pattern) return;
+    fputs("targets      ", out);
+    print_name(c->target_pattern, 0, out);
+    fputc('\n', out);
+}
+
+lt_status lt_inspect_adapter(const char *directory, bool stats, FILE *out, lt_err *err)
+{
+    lt_adapter_config config;
+    lt_buffer path = {0};
+    LT_TRY(lt_adapter_config_load(directory, &config, err));
+    lt_status status;
+    LT_TRY_GOTO(status, lt_path_join(&path, directory, "adapter_model.safetensors", err), done);
+    lt_safetensors file;
+    LT_TRY_GOTO(status, lt_safetensors_open(path.data, &file, err), done);
+    lt_safetensors_close(&file); /* nothing is printed of what can not be read */
+    fprintf(out, "adapter      %s\n", directory);
+    print_adapter_config(&config, out);
+    status = lt_inspect_safetensors(path.data, stats, out, err);
+done:
+    lt_adapter_config_free(&config);
+    lt_buffer_free(&path);
     return status;
 }

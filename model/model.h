@@ -94,42 +94,62 @@ const char *const *lt_model_families(void);
 /* --- Parameters
  * ----------------------------------------------------------------------------------------- */
 
-typedef enum lt_init_kind { LT_INIT_ZERO, LT_INIT_ONE, LT_INIT_NORMAL } lt_init_kind;
+typedef enum lt_init_kind {
+    LT_INIT_ZERO,
+    LT_INIT_ONE,
+    LT_INIT_NORMAL,
+    LT_INIT_UNIFORM
+} lt_init_kind;
 
 /* One row of the descriptor table: it drives allocation, initialisation, the optimizer, files,
  * tests and the inventory. */
 typedef struct lt_param {
-    char name[64]; /* "layers.3.attention.qkv.weight"; the files' names come from the family */
+    char name[96];  /* "layers.3.attention.qkv.weight"; the files' names come from the family. An
+                       adapter's rows have the names of its own file */
+    int adapter;    /* whose row it is: a place in lt_model.adapters, or -1: the model's own */
+    lt_dtype dtype; /* the backend's real; bf16 for matrices of a frozen base that is held so */
     int ndim;
     int64_t
         shape[2]; /* canonical: matrices are [out, in]; qkv is [q; k; v], gate_up is [gate; up] */
     int layer;    /* 0 .. layers - 1; -1: embeddings; layers: final norm and head */
     lt_init_kind init;
-    double init_std;
+    double init_scale;       /* NORMAL: standard deviation; UNIFORM: bound */
     bool decay;              /* matrices: weight decay applies */
     bool trainable;          /* false: no gradient, no optimizer state */
-    int64_t offset;          /* elements from the start of the weights */
+    bool summed;             /* backward adds to its gradient in several places, so it starts at 0;
+                                others are written whole, by one product */
+    bool joined;             /* the next row follows without a gap: both are one matrix too */
+    bool per_head;           /* an adapter's row that lies in files as GPT-NeoX's q, k and v do */
+    int64_t offset;          /* elements from the start of its block of weights */
     int64_t gradient_offset; /* elements from the start of the gradients; -1 when frozen */
-    lt_tensor weight;        /* view into lt_model.weights; absent in a plan */
+    lt_tensor weight;        /* view into the weights of the model or adapter; absent in a plan */
     lt_tensor gradient;      /* view into lt_model.gradients, or absent */
 } lt_param;
 
 /* A run of trainable parameters that lie together and share `decay`: one AdamW call, later one
  * reduce-scatter. Offsets and counts in elements, padding (zeros) included. */
 typedef struct lt_segment {
+    int first_param;
     int64_t offset, gradient_offset, count;
     int layer;
     bool decay;
 } lt_segment;
 
+typedef struct lt_adapter lt_adapter; /* model/adapter.h */
+
 typedef struct lt_model {
     lt_model_config config;
     const lt_backend *backend; /* borrowed */
-    lt_param *params;
-    int param_count;
+    lt_dtype matrix_dtype;     /* of the model's own matrices and embeddings: real, or bf16 */
+    lt_param *params;          /* the model's own rows, then those of its adapters */
+    int param_count, own_param_count;
     lt_segment *segments; /* of trainable parameters, in order */
     int segment_count;
-    int64_t weight_count, gradient_count; /* elements, padding included */
+    int64_t weight_count, half_count, gradient_count; /* elements, padding included: own rows in
+                                                         real, own rows in bf16, gradients */
+    lt_adapter **adapters;                            /* owned */
+    int adapter_count;
+    const lt_adapter *active; /* the adapter that passes over batches use; NULL: none */
     lt_arena weights, gradients;
     lt_tensor rope_cos, rope_sin; /* real [max_position, rotary_dim / 2]; in the weights arena */
 } lt_model;
@@ -139,6 +159,10 @@ typedef struct lt_model {
  * errors naming file and tensor. */
 lt_status lt_model_load(const char *directory, const lt_backend *backend, lt_model **out,
                         lt_err *err);
+/* The same with matrices and embeddings held as `matrices`: the backend's real, or LT_BF16 at half
+ * the memory (rounded once, exact when the file is bf16). A bf16 model can only be frozen. */
+lt_status lt_model_load_as(const char *directory, const lt_backend *backend, lt_dtype matrices,
+                           lt_model **out, lt_err *err);
 /* Fresh weights: the family's standard initialisation, a pure function of the seed. Takes over
  * `config` (zeroes it). */
 lt_status lt_model_create(lt_model_config *config, const lt_backend *backend, uint64_t seed,
@@ -153,8 +177,25 @@ int64_t lt_model_parameter_count(const lt_model *model, bool trainable_only);
  * allocated. */
 lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err);
 
-/* Full tuning of everything but the embeddings (when layers > 0) and the first `layers` blocks. */
-lt_status lt_model_freeze_layers(lt_model *model, int64_t layers, lt_err *err);
+/* Gives embedding and head memory of their own: a tied model becomes an untied one that computes
+ * the same. Nothing to do for an untied one. */
+lt_status lt_model_untie(lt_model *model, lt_err *err);
+
+/* Which rows of a model without adapters are trained; the zero value: all. Patterns are regular
+ * expressions, found anywhere in a row's name or in its Hugging Face names; one that finds nothing
+ * is LT_ERR_USAGE. */
+typedef struct lt_trainable {
+    int64_t freeze_layers; /* embeddings (when above 0) and the first blocks stay as they are */
+    const char *train;     /* only rows that match are trained; NULL: all */
+    const char *freeze;    /* rows that match are not; NULL: none */
+} lt_trainable;
+
+/* Before gradients are allocated. */
+lt_status lt_model_set_trainable(lt_model *model, const lt_trainable *what, lt_err *err);
+
+/* "layers.0-11.attention.qkv.weight [768, 2304]   21.2 M": one line for each kind of trained row.
+ */
+lt_status lt_model_describe_trainable(const lt_model *model, lt_buffer *out, lt_err *err);
 /* Memory for gradients of trainable rows, zeroed; fixes the segments. */
 lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err);
 
@@ -191,15 +232,24 @@ typedef struct lt_workspace_settings {
     int64_t head_chunk; /* rows of logits held at a time; 0: chosen from the vocabulary's size */
 } lt_workspace_settings;
 
-/* Bytes for a model of this config, exact, with no device and no allocation. */
+/* What is trained, for a plan. The zero value: every parameter. */
+typedef struct lt_plan_settings {
+    lt_workspace_settings workspace;
+    lt_trainable trainable;                  /* without an adapter */
+    const struct lt_adapter_config *adapter; /* with one, the model itself is frozen; or NULL */
+    bool half_base;                          /* frozen matrices in bf16 */
+    lt_buffer *inventory; /* lt_model_describe_trainable is appended; or NULL */
+} lt_plan_settings;
+
+/* Bytes, exact, with no device and no allocation. */
 typedef struct lt_memory_plan {
-    size_t weights, gradients, activations;
-    int64_t parameters, trainable_parameters;
+    size_t weights, adapter, gradients, activations;
+    int64_t parameters, trainable_parameters; /* the adapter's included */
+    int64_t gradient_count;                   /* elements, padding included */
 } lt_memory_plan;
 
 lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend,
-                        const lt_workspace_settings *settings, int64_t freeze_layers,
-                        lt_memory_plan *out, lt_err *err);
+                        const lt_plan_settings *settings, lt_memory_plan *out, lt_err *err);
 
 /* Bytes that can be had now: the smaller of /proc/meminfo's MemAvailable and what is left of the
  * control group's limit. UINT64_MAX when the system does not say. */
@@ -235,7 +285,10 @@ lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, co
 lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                             lt_loss *loss, double *token_loss, lt_err *err);
 
-/* Logits of every position of a batch (targets are not used): logits is host memory [rows, length,
+/* Both passes over batches, and this one, use model->active; its virtual tokens stand in front of
+ * every document, and are no part of what is returned.
+ *
+ * Logits of every position of a batch (targets are not used): logits is host memory [rows, length,
  * vocab], f32. */
 lt_status lt_model_logits(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                           float *logits, lt_err *err);
@@ -250,6 +303,11 @@ lt_status lt_kv_cache_create(const lt_model *model, int64_t rows, int64_t capaci
 void lt_kv_cache_free(lt_kv_cache *cache);
 int64_t lt_kv_cache_length(const lt_kv_cache *cache, int64_t row); /* tokens held for a row */
 void lt_kv_cache_truncate(lt_kv_cache *cache, int64_t row, int64_t length);
+/* Empties a row for a new sequence that uses `adapter` (one of the model's, or NULL). The virtual
+ * tokens of a prefix or prompt are put in front, and count as tokens. Rows may use different
+ * adapters. */
+lt_status lt_kv_cache_start(lt_kv_cache *cache, int64_t row, const lt_adapter *adapter,
+                            lt_err *err);
 
 /* Reads counts[r] (0 to length) new ids of each row r through the same block code as training and
  * appends them to the cache. ids: [rows, length], right-padded. logits: host f32 [rows, vocab],
@@ -287,6 +345,9 @@ typedef struct lt_generate_settings {
     const int32_t *stop_ids; /* generation of a sequence ends with one of these */
     int64_t stop_id_count;
     int64_t max_rows; /* sequences decoded side by side; the rest wait their turn */
+    const lt_adapter *const *adapters; /* [prompt_count], entries may be NULL; or NULL: none. One
+                                          batch may mix them; prompts of one adapter side by side
+                                          are faster */
 } lt_generate_settings;
 
 /* Continues every prompt; batched, with a key/value cache. A prompt that leaves no room within

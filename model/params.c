@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/fsio.h"
+#include "model/adapters/internal.h"
 #include "model/families/families.h"
 #include "model/memory.h"
 
@@ -89,7 +89,7 @@ static row_list end_rows(const lt_model_config *c, bool first)
 /* --- Building ----------------------------------------------------------------------------------
  */
 
-static double init_std(const lt_model_config *config, const row *r)
+static double init_scale(const lt_model_config *config, const row *r)
 {
     if (r->init != LT_INIT_NORMAL) return 0;
     double std = config->initializer_range;
@@ -105,9 +105,19 @@ static int64_t row_elements(const lt_param *param)
     return param->ndim == 2 ? param->shape[0] * param->shape[1] : param->shape[0];
 }
 
-static int64_t padded(int64_t count)
+/* What a row takes, with the gap behind it. */
+static int64_t padded(const lt_param *param)
 {
-    return (count + ROW_ALIGNMENT - 1) / ROW_ALIGNMENT * ROW_ALIGNMENT;
+    int64_t count = row_elements(param);
+    return param->joined ? count : (count + ROW_ALIGNMENT - 1) / ROW_ALIGNMENT * ROW_ALIGNMENT;
+}
+
+/* Matrices of a frozen base may be held in half; the position table is added, not multiplied with,
+ * and stays. */
+static lt_dtype row_dtype(const lt_model *model, const row *r)
+{
+    bool multiplied = r->columns > 0 && r->view != ENDS(embed_positions);
+    return multiplied ? model->matrix_dtype : model->backend ? model->backend->real : LT_F32;
 }
 
 static void append_rows(lt_model *model, const row_list *list, int layer)
@@ -116,115 +126,155 @@ static void append_rows(lt_model *model, const row_list *list, int layer)
     for (int i = 0; i < list->count; i++) {
         const row *r = &list->rows[i];
         lt_param *param = &model->params[model->param_count++];
+        /* a tied embedding is written by the head first */
+        bool table = layer < 0 && !(r->view == ENDS(embed_tokens) && !in_block &&
+                                    model->config.tie_word_embeddings);
         *param = (lt_param){
+            .adapter = -1,
+            .dtype = row_dtype(model, r),
             .ndim = r->columns > 0 ? 2 : 1,
             .shape = {r->rows, r->columns > 0 ? r->columns : 1},
             .layer = layer,
             .init = r->init,
-            .init_std = init_std(&model->config, r),
+            .init_scale = init_scale(&model->config, r),
             .decay = r->columns > 0,
-            .trainable = true,
-            .offset = model->weight_count,
+            .trainable = model->matrix_dtype != LT_BF16,
+            .summed = r->columns == 0 || table,
         };
         if (in_block)
             snprintf(param->name, sizeof param->name, "layers.%d.%s", layer, r->name);
         else
             snprintf(param->name, sizeof param->name, "%s", r->name);
-        model->weight_count += padded(row_elements(param));
+        int64_t *total = param->dtype == LT_BF16 ? &model->half_count : &model->weight_count;
+        param->offset = *total;
+        *total += padded(param);
     }
+}
+
+static lt_status make_room(lt_model *model, size_t rows, lt_err *err)
+{
+    lt_param *params = realloc(model->params, rows * sizeof *params);
+    if (params) model->params = params;
+    lt_segment *segments = realloc(model->segments, rows * sizeof *segments);
+    if (segments) model->segments = segments;
+    return params && segments
+               ? LT_OK
+               : lt_fail_nomem(err, rows * sizeof *params, "the table of parameters");
 }
 
 lt_status lt_params_build(lt_model *model, lt_err *err)
 {
     const lt_model_config *config = &model->config;
     int layers = (int)config->num_hidden_layers;
-    size_t capacity = (size_t)layers * MAX_BLOCK_ROWS + 2 * MAX_END_ROWS;
-    free(model->params);
-    model->params = calloc(capacity, sizeof *model->params);
-    free(model->segments);
-    model->segments = calloc(capacity, sizeof *model->segments);
     model->param_count = 0;
     model->weight_count = 0;
-    if (!model->params || !model->segments)
-        return lt_fail_nomem(err, capacity * sizeof *model->params, "the table of parameters");
-
+    model->half_count = 0;
+    LT_TRY(make_room(model, (size_t)layers * MAX_BLOCK_ROWS + 2 * MAX_END_ROWS, err));
     row_list first = end_rows(config, true), block = block_rows(config),
              last = end_rows(config, false);
     append_rows(model, &first, -1);
     for (int layer = 0; layer < layers; layer++)
         append_rows(model, &block, layer);
     append_rows(model, &last, layers);
-    return lt_params_freeze(model, 0, err);
+    model->own_param_count = model->param_count;
+    return lt_params_lay_out_gradients(model, err);
 }
 
-/* --- Freezing and segments ---------------------------------------------------------------------
+lt_status lt_params_append(lt_model *model, const lt_param *rows, int row_count, int64_t *count,
+                           lt_err *err)
+{
+    LT_TRY(make_room(model, (size_t)(model->param_count + row_count), err));
+    *count = 0;
+    for (int i = 0; i < row_count; i++) {
+        lt_param *param = &model->params[model->param_count++];
+        *param = rows[i];
+        param->offset = *count;
+        *count += padded(param);
+    }
+    return lt_params_lay_out_gradients(model, err);
+}
+
+/* --- Gradients and segments --------------------------------------------------------------------
  */
 
-static void add_segment(lt_model *model, const lt_param *param)
+static void add_segment(lt_model *model, int index)
 {
-    int64_t count = padded(row_elements(param));
+    const lt_param *param = &model->params[index];
+    int64_t count = padded(param);
     lt_segment *last = model->segment_count > 0 ? &model->segments[model->segment_count - 1] : NULL;
     bool continues = last && last->layer == param->layer && last->decay == param->decay &&
+                     model->params[last->first_param].adapter == param->adapter &&
                      last->offset + last->count == param->offset;
     if (continues) {
         last->count += count;
         return;
     }
     model->segments[model->segment_count++] =
-        (lt_segment){.offset = param->offset,
+        (lt_segment){.first_param = index,
+                     .offset = param->offset,
                      .gradient_offset = param->gradient_offset,
                      .count = count,
                      .layer = param->layer,
                      .decay = param->decay};
 }
 
-lt_status lt_params_freeze(lt_model *model, int64_t layers, lt_err *err)
+lt_status lt_params_lay_out_gradients(lt_model *model, lt_err *err)
 {
-    if (layers < 0 || layers > model->config.num_hidden_layers)
-        return lt_fail(err, LT_ERR_USAGE,
-                       "%lld layers can not be frozen: the model has %lld of them",
-                       (long long)layers, (long long)model->config.num_hidden_layers);
     model->gradient_count = 0;
     model->segment_count = 0;
     for (int i = 0; i < model->param_count; i++) {
         lt_param *param = &model->params[i];
-        /* embeddings are layer -1: below every frozen block */
-        param->trainable = layers == 0 || param->layer >= layers;
         param->gradient_offset = param->trainable ? model->gradient_count : -1;
         if (!param->trainable) continue;
-        model->gradient_count += padded(row_elements(param));
-        add_segment(model, param);
+        if (model->backend && param->dtype != model->backend->real)
+            return lt_fail(err, LT_ERR_USAGE, "%s is held in %s and can only be frozen",
+                           param->name, lt_dtype_name(param->dtype));
+        model->gradient_count += padded(param);
+        add_segment(model, i);
     }
     return LT_OK;
+}
+
+int64_t lt_params_lowest_trained(const lt_model *model)
+{
+    int64_t lowest = model->config.num_hidden_layers;
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i].trainable) lowest = lt_min_i64(lowest, model->params[i].layer);
+    return lt_max_i64(lowest, 0);
 }
 
 /* --- Memory ------------------------------------------------------------------------------------
  */
 
-static lt_tensor param_view(const lt_param *param, void *base, int64_t offset, lt_dtype real)
+lt_tensor lt_param_view(const lt_param *param, void *base, int64_t offset, lt_dtype dtype)
 {
-    void *data = (char *)base + (size_t)offset * lt_dtype_size(real);
-    return param->ndim == 2 ? lt_tensor_2d(data, real, param->shape[0], param->shape[1])
-                            : lt_tensor_1d(data, real, param->shape[0]);
+    void *data = (char *)base + (size_t)offset * lt_dtype_size(dtype);
+    return param->ndim == 2 ? lt_tensor_2d(data, dtype, param->shape[0], param->shape[1])
+                            : lt_tensor_1d(data, dtype, param->shape[0]);
 }
 
 void lt_params_carve_weights(lt_model *model, lt_arena *arena)
 {
     lt_dtype real = model->backend->real;
     void *base = lt_arena_alloc(arena, (size_t)model->weight_count, lt_dtype_size(real));
-    for (int i = 0; i < model->param_count && base; i++)
-        model->params[i].weight =
-            param_view(&model->params[i], base, model->params[i].offset, real);
+    void *half = NULL;
+    if (model->half_count > 0)
+        half = lt_arena_alloc(arena, (size_t)model->half_count, lt_dtype_size(LT_BF16));
+    for (int i = 0; i < model->own_param_count && base; i++) {
+        lt_param *param = &model->params[i];
+        void *block = param->dtype == LT_BF16 ? half : base;
+        param->weight = lt_param_view(param, block, param->offset, param->dtype);
+    }
 
     if (model->config.rope_type == LT_ROPE_NONE) return;
     int64_t positions = model->config.max_position_embeddings;
-    int64_t half = model->config.rotary_dim / 2;
-    size_t count = (size_t)(positions * half);
+    int64_t half_dim = model->config.rotary_dim / 2;
+    size_t count = (size_t)(positions * half_dim);
     void *cosines = lt_arena_alloc(arena, count, lt_dtype_size(real));
     void *sines = lt_arena_alloc(arena, count, lt_dtype_size(real));
     if (!cosines || !sines) return;
-    model->rope_cos = lt_tensor_2d(cosines, real, positions, half);
-    model->rope_sin = lt_tensor_2d(sines, real, positions, half);
+    model->rope_cos = lt_tensor_2d(cosines, real, positions, half_dim);
+    model->rope_sin = lt_tensor_2d(sines, real, positions, half_dim);
 }
 
 void lt_params_carve_gradients(lt_model *model, lt_arena *arena)
@@ -234,16 +284,8 @@ void lt_params_carve_gradients(lt_model *model, lt_arena *arena)
     for (int i = 0; i < model->param_count && base; i++) {
         lt_param *param = &model->params[i];
         if (param->trainable)
-            param->gradient = param_view(param, base, param->gradient_offset, real);
+            param->gradient = lt_param_view(param, base, param->gradient_offset, real);
     }
-}
-
-lt_status lt_model_freeze_layers(lt_model *model, int64_t layers, lt_err *err)
-{
-    if (model->gradients.base)
-        return lt_fail(err, LT_ERR_USAGE,
-                       "layers can only be frozen before memory for gradients is allocated");
-    return lt_params_freeze(model, layers, err);
 }
 
 lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err)
@@ -273,11 +315,9 @@ lt_status lt_params_zero_gradients(const lt_model *model, lt_err *err)
 
 lt_status lt_params_zero_summed_gradients(const lt_model *model, lt_err *err)
 {
-    lt_ends_view ends = lt_ends_gradients(model);
     for (int i = 0; i < model->param_count; i++) {
         const lt_param *param = &model->params[i];
-        bool table = param->layer < 0 && param->gradient.data != ends.lm_head.data;
-        if (param->gradient.data && (param->ndim == 1 || table))
+        if (param->gradient.data && param->summed)
             LT_TRY(zero(model, param->gradient.data, lt_tensor_count(param->gradient), err));
     }
     return LT_OK;
@@ -305,13 +345,23 @@ static lt_block_view block_view(const lt_model *model, int64_t layer, bool gradi
     return view;
 }
 
-static lt_ends_view ends_view(const lt_model *model, bool gradients)
+static lt_ends_view ends_view(const lt_model *model, const lt_adapter *adapter, bool gradients)
 {
     lt_ends_view view = {0};
     row_list first = end_rows(&model->config, true), last = end_rows(&model->config, false);
     fill_view(model, &first, 0, gradients, &view);
-    fill_view(model, &last, model->param_count - last.count, gradients, &view);
+    fill_view(model, &last, model->own_param_count - last.count, gradients, &view);
     if (model->config.tie_word_embeddings) view.lm_head = view.embed_tokens;
+    if (!adapter) return view;
+    const struct {
+        int row;
+        lt_tensor *tensor;
+    } copies[] = {{adapter->embed, &view.embed_tokens}, {adapter->head, &view.lm_head}};
+    for (int i = 0; i < 2; i++) {
+        if (copies[i].row < 0) continue;
+        const lt_param *param = &model->params[copies[i].row];
+        *copies[i].tensor = gradients ? param->gradient : param->weight;
+    }
     return view;
 }
 
@@ -325,14 +375,14 @@ lt_block_view lt_block_gradients(const lt_model *model, int64_t layer)
     return block_view(model, layer, true);
 }
 
-lt_ends_view lt_ends_weights(const lt_model *model)
+lt_ends_view lt_ends_weights(const lt_model *model, const lt_adapter *adapter)
 {
-    return ends_view(model, false);
+    return ends_view(model, adapter, false);
 }
 
-lt_ends_view lt_ends_gradients(const lt_model *model)
+lt_ends_view lt_ends_gradients(const lt_model *model, const lt_adapter *adapter)
 {
-    return ends_view(model, true);
+    return ends_view(model, adapter, true);
 }
 
 /* --- Facts -------------------------------------------------------------------------------------
@@ -354,27 +404,40 @@ int64_t lt_model_parameter_count(const lt_model *model, bool trainable_only)
 }
 
 lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend,
-                        const lt_workspace_settings *settings, int64_t freeze_layers,
-                        lt_memory_plan *out, lt_err *err)
+                        const lt_plan_settings *settings, lt_memory_plan *out, lt_err *err)
 {
     memset(out, 0, sizeof *out);
     /* a model without memory: the layout code runs on arenas that only measure */
-    lt_model model = {.config = *config, .backend = backend};
-    lt_arena weights, gradients;
+    lt_model model = {.config = *config,
+                      .backend = backend,
+                      .matrix_dtype = settings->half_base ? LT_BF16 : backend->real};
+    lt_arena weights, adapter, gradients;
+    lt_arena_measure(&weights, "weights");
+    lt_arena_measure(&adapter, "adapter");
+    lt_arena_measure(&gradients, "gradients");
     lt_status status;
     LT_TRY_GOTO(status, lt_params_build(&model, err), done);
-    LT_TRY_GOTO(status, lt_params_freeze(&model, freeze_layers, err), done);
-    lt_arena_measure(&weights, "weights");
+    if (settings->adapter) {
+        LT_TRY_GOTO(status, lt_adapter_attach(&model, settings->adapter, "planned", err), done);
+        LT_TRY_GOTO(status, lt_adapter_train(&model, model.adapters[0], err), done);
+        lt_adapter_carve(&model, model.adapters[0], &adapter);
+    } else {
+        LT_TRY_GOTO(status, lt_model_set_trainable(&model, &settings->trainable, err), done);
+    }
     lt_params_carve_weights(&model, &weights);
-    lt_arena_measure(&gradients, "gradients");
-    if (settings->training) lt_params_carve_gradients(&model, &gradients);
+    if (settings->workspace.training) lt_params_carve_gradients(&model, &gradients);
     out->weights = weights.peak;
+    out->adapter = adapter.peak;
     out->gradients = gradients.peak;
     out->parameters = lt_model_parameter_count(&model, false);
     out->trainable_parameters = lt_model_parameter_count(&model, true);
-    status = lt_workspace_plan(config, backend, settings, freeze_layers, &out->activations, err);
+    out->gradient_count = model.gradient_count;
+    if (settings->inventory)
+        LT_TRY_GOTO(status, lt_model_describe_trainable(&model, settings->inventory, err), done);
+    status = lt_workspace_plan(&model, &settings->workspace, &out->activations, err);
 
 done:
+    lt_adapters_free(&model);
     free(model.params);
     free(model.segments);
     return status;
@@ -383,6 +446,7 @@ done:
 void lt_model_free(lt_model *model)
 {
     if (!model) return;
+    lt_adapters_free(model);
     lt_arena_release(&model->weights);
     lt_arena_release(&model->gradients);
     lt_model_config_free(&model->config);

@@ -34,28 +34,34 @@ typedef struct lt_ends_view {
 
 lt_block_view lt_block_weights(const lt_model *model, int64_t layer);
 lt_block_view lt_block_gradients(const lt_model *model, int64_t layer); /* absent where frozen */
-lt_ends_view lt_ends_weights(const lt_model *model);
-lt_ends_view lt_ends_gradients(const lt_model *model);
+/* The adapter's copies of embedding and head, where it has its own. */
+lt_ends_view lt_ends_weights(const lt_model *model, const lt_adapter *adapter);
+lt_ends_view lt_ends_gradients(const lt_model *model, const lt_adapter *adapter);
 
 /* Fills model->params, offsets, segments and counts from model->config (no memory for weights yet).
  */
 lt_status lt_params_build(lt_model *model, lt_err *err);
-/* Marks rows frozen as lt_model_freeze_layers says and lays out gradients and segments, without
- * memory. */
-lt_status lt_params_freeze(lt_model *model, int64_t layers, lt_err *err);
+/* Appends rows of an adapter, whose `offset` counts from the adapter's own start. Returns the
+ * elements they take, padding included, in *count. */
+lt_status lt_params_append(lt_model *model, const lt_param *rows, int row_count, int64_t *count,
+                           lt_err *err);
+/* Lays out gradients and segments of the rows that are marked trainable, without memory. */
+lt_status lt_params_lay_out_gradients(lt_model *model, lt_err *err);
+/* The lowest block with a trained row; the number of blocks when none has. Rows below block 0 count
+ * as block 0's. */
+int64_t lt_params_lowest_trained(const lt_model *model);
+lt_tensor lt_param_view(const lt_param *param, void *base, int64_t offset, lt_dtype dtype);
 /* Lays the weights (and rotary tables) out in `arena`; while it measures, only counts. */
 void lt_params_carve_weights(lt_model *model, lt_arena *arena);
 void lt_params_carve_gradients(lt_model *model, lt_arena *arena);
 
-/* All gradients to 0; and only those that a backward pass adds to whatever it is asked: vectors and
- * embedding tables (but for a tied head), while matrices are written whole by one product each. */
+/* All gradients to 0; and only those of `summed` rows. */
 lt_status lt_params_zero_gradients(const lt_model *model, lt_err *err);
 lt_status lt_params_zero_summed_gradients(const lt_model *model, lt_err *err);
 
 /* The activations' side of lt_model_plan: bytes a workspace of these settings takes. Blocks below
- * `freeze_layers` keep nothing for backward. (model/workspace.c) */
-lt_status lt_workspace_plan(const lt_model_config *config, const lt_backend *backend,
-                            const lt_workspace_settings *settings, int64_t freeze_layers,
+ * the lowest trained one keep nothing for backward. (model/workspace.c) */
+lt_status lt_workspace_plan(const lt_model *model, const lt_workspace_settings *settings,
                             size_t *bytes, lt_err *err);
 
 #endif

@@ -83,8 +83,8 @@ done:
 /* --- Models ------------------------------------------------------------------------------------
  */
 
-lt_status lt_model_new(lt_model_config *config, const lt_backend *backend, lt_model **out,
-                       lt_err *err)
+lt_status lt_model_new(lt_model_config *config, const lt_backend *backend, lt_dtype matrices,
+                       lt_model **out, lt_err *err)
 {
     *out = NULL;
     lt_model *model = calloc(1, sizeof *model);
@@ -95,6 +95,7 @@ lt_status lt_model_new(lt_model_config *config, const lt_backend *backend, lt_mo
     model->config = *config;
     memset(config, 0, sizeof *config);
     model->backend = backend;
+    model->matrix_dtype = matrices;
     lt_status status = lt_params_build(model, err);
     if (status != LT_OK) {
         lt_model_free(model);

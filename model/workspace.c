@@ -2,7 +2,7 @@
  *
  * carve() is the only place that knows how much memory what takes. It runs on measuring arenas for
  * the plan and on reserved ones for the run, so the two can not disagree. */
-#include "model/workspace.h"
+#include "model/adapters/internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,12 +15,22 @@
 #define HEAD_CHUNK_BYTES ((int64_t)128 << 20)
 #define MAX_TOKENS       ((int64_t)1 << 31)
 
+static lt_tensor carve_matrix(lt_workspace *w, int64_t rows, int64_t width)
+{
+    lt_dtype real = w->backend->real;
+    void *data = lt_arena_alloc(&w->arena, (size_t)(rows * width), lt_dtype_size(real));
+    return lt_tensor_2d(data, real, rows, width);
+}
+
 static lt_tensor carve_rows(lt_workspace *w, int64_t width)
 {
-    size_t count = (size_t)(w->tokens * width);
-    lt_dtype real = w->backend->real;
-    void *data = lt_arena_alloc(&w->arena, count, lt_dtype_size(real));
-    return lt_tensor_2d(data, real, w->tokens, width);
+    return carve_matrix(w, w->tokens, width);
+}
+
+static lt_tensor carve_integers(lt_workspace *w, int64_t count)
+{
+    void *data = lt_arena_alloc(&w->arena, (size_t)count, sizeof(int32_t));
+    return lt_tensor_1d(data, LT_I32, count);
 }
 
 static lt_tensor carve_values(lt_workspace *w, lt_dtype dtype, int64_t each)
@@ -131,6 +141,80 @@ static void carve_logits(lt_workspace *w)
     w->logits_f32 = lt_tensor_2d(data, LT_F32, w->chunk, vocab);
 }
 
+/* The most that any adapter of the model asks for. */
+typedef struct room_sizes {
+    int64_t rank, input, output, virtual_tokens, running_tokens, table, encoder;
+} room_sizes;
+
+static room_sizes measure_room(const lt_model *model)
+{
+    room_sizes s = {0};
+    for (int i = 0; i < model->adapter_count; i++) {
+        const lt_adapter *a = model->adapters[i];
+        s.rank = lt_max_i64(s.rank, a->rank);
+        s.input = lt_max_i64(s.input, a->input_width);
+        s.output = lt_max_i64(s.output, a->dora_width);
+        s.virtual_tokens = lt_max_i64(s.virtual_tokens, a->virtual_tokens);
+        if (a->method->runs_tokens)
+            s.running_tokens = lt_max_i64(s.running_tokens, a->virtual_tokens);
+        if (a->encoder.stages == 0) continue;
+        s.table = lt_max_i64(s.table, a->table_width);
+        s.encoder = lt_max_i64(s.encoder, a->encoder.widest);
+    }
+    return s;
+}
+
+static void carve_low_rank(lt_workspace *w, const room_sizes *s)
+{
+    if (s->rank == 0) return;
+    w->room.low = carve_rows(w, s->rank);
+    if (w->settings.training) w->room.d_low = carve_rows(w, s->rank);
+    if (w->settings.training && s->input > 0) w->room.input = carve_rows(w, s->input);
+    if (s->output > 0) w->room.output = carve_rows(w, s->output);
+}
+
+static void carve_prefix(lt_workspace *w, const room_sizes *s)
+{
+    const lt_model_config *c = w->config;
+    lt_adapter_room *room = &w->room;
+    int64_t rows = w->settings.rows, kv_width = c->num_key_value_heads * c->head_dim;
+    int64_t keys = w->batch_tokens + rows * s->virtual_tokens;
+    room->virtual_tokens = s->virtual_tokens;
+    if (s->virtual_tokens == 0) return;
+    room->keys = carve_matrix(w, keys, kv_width);
+    room->values = carve_matrix(w, keys, kv_width);
+    room->zeros = carve_integers(w, rows);
+    room->offsets = carve_integers(w, rows);
+    if (!w->settings.training) return;
+    room->d_keys = carve_matrix(w, keys, kv_width);
+    room->d_values = carve_matrix(w, keys, kv_width);
+    room->d_prefix = carve_matrix(w, s->virtual_tokens, kv_width);
+    room->own = carve_integers(w, w->batch_tokens);
+}
+
+static void carve_encoder(lt_workspace *w, const room_sizes *s)
+{
+    lt_adapter_room *room = &w->room;
+    if (s->table == 0) return;
+    room->table = carve_matrix(w, s->virtual_tokens, s->table);
+    for (int i = 0; i < LT_ROOM_STAGES; i++) {
+        room->stage[i] = carve_matrix(w, s->virtual_tokens, s->encoder);
+        room->activated[i] = carve_matrix(w, s->virtual_tokens, s->encoder);
+    }
+    if (!w->settings.training) return;
+    room->d_table = carve_matrix(w, s->virtual_tokens, s->table);
+    for (int i = 0; i < 2; i++)
+        room->d_stage[i] = carve_matrix(w, s->virtual_tokens, s->encoder);
+}
+
+static void carve_room(lt_workspace *w)
+{
+    room_sizes s = measure_room(w->model);
+    carve_low_rank(w, &s);
+    carve_prefix(w, &s);
+    carve_encoder(w, &s);
+}
+
 static void carve(lt_workspace *w)
 {
     lt_dtype real = w->backend->real;
@@ -148,6 +232,7 @@ static void carve(lt_workspace *w)
     w->head_rstd = carve_values(w, real, 1);
     carve_logits(w);
     if (w->settings.training) carve_backward(w);
+    carve_room(w);
 
     int32_t **staging[] = {&w->host_index, &w->host_targets,   &w->host_correct,
                            &w->host_ids,   &w->host_positions, &w->host_offset};
@@ -157,49 +242,48 @@ static void carve(lt_workspace *w)
 }
 
 /* Everything but the memory. */
-static lt_status describe(lt_workspace *w, const lt_model_config *config, const lt_backend *backend,
-                          const lt_workspace_settings *settings, int64_t frozen, lt_err *err)
+static lt_status describe(lt_workspace *w, const lt_model *model,
+                          const lt_workspace_settings *settings, lt_err *err)
 {
+    const lt_model_config *config = &model->config;
+    const lt_backend *backend = model->backend;
     int64_t tokens, logit_bytes = config->vocab_size * (int64_t)lt_dtype_size(backend->real);
     if (settings->rows < 1 || settings->length < 1 || settings->head_chunk < 0)
         return lt_fail(err, LT_ERR_USAGE, "a batch of %lld rows of %lld tokens is not possible",
                        (long long)settings->rows, (long long)settings->length);
-    if (!lt_mul_i64(settings->rows, settings->length, &tokens) || tokens > MAX_TOKENS)
+    room_sizes room = measure_room(model);
+    int64_t longest = settings->length + room.virtual_tokens;
+    if (!lt_mul_i64(settings->rows, longest, &tokens) || tokens > MAX_TOKENS)
         return lt_fail(err, LT_ERR_LIMIT,
                        "a batch of %lld rows of %lld tokens is too large: %lld tokens at most",
-                       (long long)settings->rows, (long long)settings->length,
-                       (long long)MAX_TOKENS);
-    *w = (lt_workspace){
-        .settings = *settings, .config = config, .backend = backend, .tokens = tokens};
+                       (long long)settings->rows, (long long)longest, (long long)MAX_TOKENS);
+    tokens = settings->rows * settings->length;
+    *w = (lt_workspace){.settings = *settings,
+                        .model = model,
+                        .config = config,
+                        .backend = backend,
+                        .adapter_count = model->adapter_count,
+                        .batch_tokens = tokens,
+                        .tokens = tokens + room.running_tokens};
     int64_t chunk = settings->head_chunk;
     if (!chunk) chunk = lt_max_i64(HEAD_CHUNK_BYTES / lt_max_i64(logit_bytes, 1), 16);
     w->chunk = lt_min_i64(chunk, tokens);
     int64_t layers = config->num_hidden_layers;
-    w->first_kept_layer = settings->training ? lt_min_i64(lt_max_i64(frozen, 0), layers) : layers;
+    w->first_kept_layer = settings->training ? lt_params_lowest_trained(model) : layers;
     if (!settings->training) w->settings.recompute = LT_RECOMPUTE_NONE;
     return LT_OK;
 }
 
-lt_status lt_workspace_plan(const lt_model_config *config, const lt_backend *backend,
-                            const lt_workspace_settings *settings, int64_t freeze_layers,
+lt_status lt_workspace_plan(const lt_model *model, const lt_workspace_settings *settings,
                             size_t *bytes, lt_err *err)
 {
     lt_workspace w;
-    LT_TRY(describe(&w, config, backend, settings, freeze_layers, err));
+    LT_TRY(describe(&w, model, settings, err));
     lt_arena_measure(&w.arena, "activations");
     lt_arena_measure(&w.host, "staging");
     carve(&w);
     if (!lt_add_size(w.arena.used, w.host.used, bytes)) *bytes = SIZE_MAX;
     return LT_OK;
-}
-
-/* The lowest layer with a trainable row; the embeddings count as block 0's input. */
-static int64_t frozen_layers(const lt_model *model)
-{
-    int64_t lowest = model->config.num_hidden_layers;
-    for (int i = 0; i < model->param_count; i++)
-        if (model->params[i].trainable) lowest = lt_min_i64(lowest, model->params[i].layer);
-    return lt_max_i64(lowest, 0);
 }
 
 lt_status lt_workspace_create(const lt_model *model, const lt_workspace_settings *settings,
@@ -210,9 +294,7 @@ lt_status lt_workspace_create(const lt_model *model, const lt_workspace_settings
     size_t blocks = (size_t)model->config.num_hidden_layers;
     *out = NULL;
     if (!w) return lt_fail_nomem(err, sizeof *w, "a workspace");
-    LT_TRY_GOTO(status,
-                describe(w, &model->config, model->backend, settings, frozen_layers(model), err),
-                done);
+    LT_TRY_GOTO(status, describe(w, model, settings, err), done);
     measured = *w;
     lt_arena_measure(&measured.arena, "activations");
     lt_arena_measure(&measured.host, "staging");
@@ -287,12 +369,14 @@ static lt_status check_token(const lt_model *model, const lt_batch *batch, int64
                        "token id %d (row %lld, token %lld) is outside the model's vocabulary of "
                        "%lld; the text was tokenised for another model",
                        id, (long long)row, (long long)i, (long long)c->vocab_size);
-    if (position < 0 || position >= c->max_position_embeddings)
+    int64_t in_front = lt_adapter_virtual_tokens(model->active);
+    if (position < 0 || position >= c->max_position_embeddings - in_front)
         return lt_fail(err, LT_ERR_LIMIT,
                        "row %lld is too long: token %lld is at position %d, and the model sees "
-                       "%lld positions at most",
+                       "%lld positions at most%s",
                        (long long)row, (long long)i, position,
-                       (long long)c->max_position_embeddings);
+                       (long long)(c->max_position_embeddings - in_front),
+                       in_front > 0 ? " behind the adapter's virtual tokens" : "");
     if (batch->first_key[at] < 0 || batch->first_key[at] > i)
         return lt_fail(err, LT_ERR_USAGE,
                        "first key %d of row %lld, token %lld is not at or before the token",
@@ -313,12 +397,15 @@ lt_status lt_batch_check(const lt_model *model, const lt_workspace *workspace,
     if (batch->rows < 1 || batch->length < 1 || !batch->input_ids || !batch->positions ||
         !batch->first_key)
         return lt_fail(err, LT_ERR_USAGE, "the batch is empty or incomplete");
-    if (!lt_mul_i64(batch->rows, batch->length, &tokens) || tokens > workspace->tokens)
+    if (!lt_mul_i64(batch->rows, batch->length, &tokens) || tokens > workspace->batch_tokens)
         return lt_fail(err, LT_ERR_LIMIT,
                        "a batch of %lld rows of %lld tokens does not fit a workspace for %lld "
                        "tokens",
                        (long long)batch->rows, (long long)batch->length,
-                       (long long)workspace->tokens);
+                       (long long)workspace->batch_tokens);
+    if (workspace->model != model || workspace->adapter_count != model->adapter_count)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "the workspace was made for another model, or before its adapters");
     if (workspace->config->vocab_size != workspace->logits.shape[1])
         return lt_fail(err, LT_ERR_USAGE, "the vocabulary has grown since the workspace was made");
     for (int64_t row = 0; row < batch->rows; row++)

@@ -9,6 +9,16 @@
 
 #include "model/params.h"
 
+/* The linear modules of a block, each one matrix: [q; k; v], the attention's output, [gate; up] or
+ * up, down. */
+typedef enum lt_linear {
+    LT_LINEAR_QKV,
+    LT_LINEAR_OUT,
+    LT_LINEAR_UP,
+    LT_LINEAR_DOWN,
+    LT_LINEAR_COUNT
+} lt_linear;
+
 /* What one block computes on the way forward. Tensors are [tokens, ...] with room for the largest
  * batch. Which of them a block has for itself, and which it shares with all the others, is what
  * lt_recompute and frozen layers decide; a block that keeps nothing works in place on one residual
@@ -28,16 +38,43 @@ typedef struct lt_block_activations {
     lt_tensor output;         /* [tokens, hidden]: the next block's input */
 } lt_block_activations;
 
+/* Room for what adapters do. Absent unless an adapter of the model wants it. */
+enum { LT_ROOM_STAGES = 2 }; /* before a prompt network's last */
+
+typedef struct lt_adapter_room {
+    /* LoRA, [tokens, ...] */
+    lt_tensor low, d_low; /* [widest stacked rank]: s x A^T and its gradient */
+    lt_tensor input;      /* [widest input]: x after the adapter's dropout */
+    lt_tensor output;     /* [widest output], DoRA: x (W + s B A)^T, then its gradient */
+
+    /* Virtual tokens before a batch: every row's keys and values with theirs in front. */
+    int64_t virtual_tokens;     /* the most that one adapter has */
+    lt_tensor keys, values;     /* [rows * (virtual + length), kv_heads head_dim] */
+    lt_tensor d_keys, d_values; /* the same */
+    lt_tensor d_prefix;         /* [2, virtual * kv_heads head_dim]: summed over rows */
+    lt_tensor own;              /* i32 [rows * length]: rows of `keys` that are the batch's */
+    lt_tensor zeros, offsets;   /* i32 [rows]: 0, and the number of virtual tokens */
+
+    /* The network behind a prompt: table and its gradient [virtual, width], and what each stage
+     * gives before and after its activation. */
+    lt_tensor table, d_table;
+    lt_tensor stage[LT_ROOM_STAGES], activated[LT_ROOM_STAGES], d_stage[2];
+} lt_adapter_room;
+
 struct lt_workspace {
     lt_workspace_settings settings;
-    const lt_model_config *config; /* borrowed, with the backend, from the model */
+    const lt_model *model;         /* borrowed */
+    const lt_model_config *config; /* the model's, and its backend */
     const lt_backend *backend;
-    int64_t tokens;           /* capacity */
+    int adapter_count;        /* when it was made */
+    int64_t tokens;           /* capacity, with virtual tokens */
+    int64_t batch_tokens;     /* without */
     int64_t chunk;            /* rows of logits held at a time */
     int64_t first_kept_layer; /* blocks below keep nothing for backward */
     lt_arena arena;           /* device */
     lt_arena host;
     lt_block_activations *blocks; /* [layers] */
+    lt_adapter_room room;
 
     /* The batch on the device: i32 [tokens]. */
     lt_tensor ids, positions, first_key;
@@ -68,16 +105,28 @@ struct lt_workspace {
  * first_token on. Their queries see `kv_length` keys (of the cache, when there is one). */
 typedef struct lt_group {
     int64_t first_row, rows, length, first_token, kv_length;
+    const lt_adapter *adapter; /* whose tokens they are, or NULL */
 } lt_group;
+
+/* Neighbouring tokens of a pass, or rows of its head, whose products have the same adapter in them
+ * (NULL: none). */
+typedef struct lt_span {
+    int64_t first, count;
+    const lt_adapter *adapter;
+} lt_span;
 
 /* Keys and values of earlier tokens. */
 struct lt_kv_cache {
     const lt_model *model; /* borrowed */
     lt_arena arena;
     int64_t rows, capacity;
-    lt_tensor *k, *v; /* [layers] of real [rows, capacity, kv_heads, head_dim] */
-    int64_t *lengths; /* [rows] */
-    lt_group *groups; /* [rows]: scratch of a decoding step */
+    lt_tensor *k, *v;            /* [layers] of real [rows, capacity, kv_heads, head_dim] */
+    int64_t *lengths;            /* [rows] */
+    const lt_adapter **adapters; /* [rows]: of the sequence that a row holds */
+    lt_group *groups;            /* [rows]: scratch of a decoding step, and so are the spans */
+    lt_span *spans, *head_spans;
+    lt_kv_cache **prefixes; /* [model->adapter_count]: virtual tokens of an adapter, one row; NULL
+                               until they are asked for */
 };
 
 typedef struct lt_pass {
@@ -85,8 +134,12 @@ typedef struct lt_pass {
     const lt_backend *backend;
     const lt_workspace *workspace;
     int64_t tokens;
-    const lt_group *groups;
+    int64_t virtual_tokens;    /* of `tokens`, the first so many come from the adapter's table */
+    const lt_adapter *adapter; /* of a batch; NULL: none, or (decoding) each group's own */
+    const lt_group *groups; /* with virtual tokens they are the first group, the batch the last */
     int64_t group_count;
+    const lt_span *spans, *head_spans;
+    int64_t span_count, head_span_count;
     const lt_kv_cache *cache; /* NULL: keys and values are the batch's own */
     bool accumulate;          /* gradients of matrices are added to, else replaced */
     bool dropout;             /* training: masks apply */
@@ -94,7 +147,14 @@ typedef struct lt_pass {
 } lt_pass;
 
 /* Places in a block where dropout acts; each has masks of its own. */
-enum { LT_SITE_ATTENTION, LT_SITE_ATTENTION_OUT, LT_SITE_MLP_OUT, LT_SITE_EMBEDDING, LT_SITES };
+enum {
+    LT_SITE_ATTENTION,
+    LT_SITE_ATTENTION_OUT,
+    LT_SITE_MLP_OUT,
+    LT_SITE_EMBEDDING,
+    LT_SITE_ADAPTER, /* and one for each linear module */
+    LT_SITES = LT_SITE_ADAPTER + LT_LINEAR_COUNT
+};
 lt_dropout_mask lt_pass_mask(const lt_pass *pass, double rate, int64_t layer, int site);
 
 /* The first `tokens` rows of a tensor with room for the workspace's capacity; absent stays absent.
@@ -113,9 +173,15 @@ lt_status lt_norm_pass(const lt_pass *pass, lt_tensor x, lt_tensor weight, lt_te
                        lt_tensor y, lt_tensor mean, lt_tensor rstd, lt_err *err);
 lt_status lt_norm_pass_backward(const lt_pass *pass, const lt_norm_backward_args *args,
                                 lt_err *err);
+/* [tokens, kv_heads, head_dim] as the keys of each of `rows` sequences: a batch stride of 0. */
+lt_tensor lt_for_all_rows(lt_tensor t, int64_t rows);
 lt_tensor lt_split_heads(lt_tensor t, int64_t first_head, int64_t heads, int64_t head_dim);
-lt_attention_args lt_attention_of(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
-                                  const lt_group *group);
+/* Attention of one group of a batch; puts virtual tokens' keys and values in front. */
+lt_status lt_attention_of(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
+                          const lt_group *group, lt_attention_args *out, lt_err *err);
+/* Keys and values [virtual, kv_heads, head_dim] that stand in front of a batch group's, if any. */
+bool lt_prefix_of(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
+                  const lt_group *group, lt_tensor *keys, lt_tensor *values);
 lt_status lt_rotate(const lt_pass *pass, lt_tensor qkv, bool inverse, lt_err *err);
 
 lt_status lt_block_forward(const lt_pass *pass, int64_t layer, lt_err *err);

@@ -3,7 +3,7 @@
 # installs; uses sudo only when not root. A second run finds everything and does nothing.
 set -euo pipefail
 
-packages=(build-essential cmake pkg-config libhdf5-dev libjansson-dev libutf8proc-dev libyaml-dev
+packages=(build-essential cmake pkg-config libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev libyaml-dev
           libxxhash-dev libzstd-dev zlib1g-dev libcmocka-dev)
 
 is_installed() {

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "train/answer_text.h"
+#include "train/open_model.h"
 
 #define DEFAULT_ROWS 8
 #define MAX_STOP_IDS (LT_MAX_EOS + 2)
@@ -75,18 +76,18 @@ static lt_status check_rows(const lt_assistant *assistant, const char *what, lt_
                    what, (long long)tokens, (long long)rows);
 }
 
-lt_status lt_assistant_open(const char *directory, const lt_backend *backend, lt_assistant *out,
+lt_status lt_assistant_open(const char *directory, const lt_adapter_source *adapters,
+                            int64_t adapter_count, const lt_backend *backend, lt_assistant *out,
                             lt_err *err)
 {
+    lt_opened_model opened;
     *out = (lt_assistant){.owns_model = true};
-    lt_status status;
-    LT_TRY_GOTO(status, lt_tokenizer_load(directory, &out->owned_tokenizer, err), done);
-    out->tokenizer = out->owned_tokenizer;
-    LT_TRY_GOTO(status, lt_model_notes_load(directory, &out->notes, err), done);
-    LT_TRY_GOTO(status, lt_model_load(directory, backend, &out->model, err), done);
-    LT_TRY_GOTO(status, check_rows(out, directory, err), done);
-    status = lt_encoder_create(out->tokenizer, &out->encoder, err);
-done:
+    LT_TRY(lt_open_model(directory, adapters, adapter_count, true, backend, &opened, err));
+    out->model = opened.model;
+    out->owned_tokenizer = opened.tokenizer;
+    out->tokenizer = opened.tokenizer;
+    out->notes = opened.notes;
+    lt_status status = lt_encoder_create(out->tokenizer, &out->encoder, err);
     if (status != LT_OK) lt_assistant_close(out);
     return status;
 }
@@ -182,9 +183,11 @@ static lt_status encode_prompt(lt_assistant *assistant, const lt_prompt *prompt,
     return encode_record(assistant, &record, out, err);
 }
 
-static lt_status check_prompt(const lt_assistant *assistant, const lt_ids *ids, lt_err *err)
+static lt_status check_prompt(const lt_assistant *assistant, const lt_prompt *prompt,
+                              const lt_ids *ids, lt_err *err)
 {
-    int64_t limit = assistant->model->config.max_position_embeddings;
+    int64_t limit = assistant->model->config.max_position_embeddings -
+                    lt_adapter_virtual_tokens(prompt->adapter);
     if (ids->count == 0)
         return lt_fail(err, LT_ERR_USAGE,
                        "the prompt is empty, and the tokenizer puts no token in front: there is "
@@ -203,7 +206,7 @@ static lt_status encode_prompts(lt_assistant *assistant, const lt_prompt *prompt
 {
     for (int64_t i = 0; i < count; i++) {
         lt_status status = encode_prompt(assistant, &prompts[i], &out[i], err);
-        if (status == LT_OK) status = check_prompt(assistant, &out[i], err);
+        if (status == LT_OK) status = check_prompt(assistant, &prompts[i], &out[i], err);
         if (status == LT_OK) continue;
         if (prompts[i].record && prompts[i].record->where[0])
             return lt_fail_context(err, "%s", prompts[i].record->where);
@@ -329,7 +332,8 @@ static uint64_t seed_of_call(const lt_answer_settings *settings)
     return lt_random_u64(seed, lt_rng_stream(LT_RNG_SAMPLE, (uint64_t)settings->first_index, 1), 0);
 }
 
-static lt_status generate(const lt_assistant *assistant, const lt_ids *ids, int64_t count,
+static lt_status generate(const lt_assistant *assistant, const lt_ids *ids,
+                          const lt_adapter *const *adapters, int64_t count,
                           const lt_answer_settings *settings, answering *a)
 {
     int32_t stop_ids[MAX_STOP_IDS];
@@ -340,6 +344,7 @@ static lt_status generate(const lt_assistant *assistant, const lt_ids *ids, int6
         .stop_ids = stop_ids,
         .stop_id_count = collect_stop_ids(assistant, stop_ids),
         .max_rows = settings->max_rows ? settings->max_rows : DEFAULT_ROWS,
+        .adapters = adapters,
     };
     generation.sampling.seed = seed_of_call(settings);
     LT_TRY(lt_model_generate(assistant->model, ids, count, &generation, on_token, a, a->err));
@@ -387,22 +392,26 @@ lt_status lt_assistant_answer(lt_assistant *assistant, const lt_prompt *prompts,
                    .context = context,
                    .err = err};
     lt_ids *ids = calloc((size_t)count, sizeof *ids);
+    const lt_adapter **adapters = calloc((size_t)count, sizeof *adapters);
     a.states = calloc((size_t)count, sizeof *a.states);
-    if (!ids || !a.states) {
+    if (!ids || !adapters || !a.states) {
         status = lt_fail_nomem(err, (size_t)count * sizeof *a.states, "answers");
         goto done;
     }
     LT_TRY_GOTO(status, encode_prompts(assistant, prompts, count, settings->first_index, ids, err),
                 done);
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) {
         answers[i].prompt_tokens = (int64_t)ids[i].count;
+        adapters[i] = prompts[i].adapter;
+    }
     prepare_states(&a, assistant, prompts, count);
-    status = generate(assistant, ids, count, settings, &a);
+    status = generate(assistant, ids, adapters, count, settings, &a);
 done:
     free_states(&a, ids ? count : 0);
     for (int64_t i = 0; ids && i < count; i++)
         lt_ids_free(&ids[i]);
     free(ids);
+    free(adapters);
     return status;
 }
 

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #include "data_pipeline/data_pipeline.h"
-#include "model/model.h"
+#include "model/adapter.h"
 
 /* --- lathe.json: what a model directory knows of its training --------------------------------- */
 
@@ -36,8 +36,15 @@ typedef struct lt_assistant {
     bool owns_model;
 } lt_assistant;
 
-/* LT_ERR_USAGE when tokenizer and model do not match (more tokens than the model has rows). */
-lt_status lt_assistant_open(const char *directory, const lt_backend *backend, lt_assistant *out,
+/* An adapter to be opened with a model: a PEFT directory, and what it is called. */
+typedef struct lt_adapter_source {
+    const char *name, *directory;
+} lt_adapter_source;
+
+/* LT_ERR_USAGE when tokenizer and model do not match (more tokens than the model has rows).
+ * Tokenizer and template are an adapter's own where its directory has them. */
+lt_status lt_assistant_open(const char *directory, const lt_adapter_source *adapters,
+                            int64_t adapter_count, const lt_backend *backend, lt_assistant *out,
                             lt_err *err);
 /* Around a model in training. */
 lt_status lt_assistant_wrap(lt_model *model, const lt_tokenizer *tokenizer,
@@ -49,12 +56,13 @@ lt_status lt_assistant_wrap(lt_model *model, const lt_tokenizer *tokenizer,
 lt_status lt_assistant_use_dataset(lt_assistant *assistant, const lt_dataset *dataset, lt_err *err);
 void lt_assistant_close(lt_assistant *assistant);
 
-/* Exactly one of the three. */
+/* Exactly one of the first three. */
 typedef struct lt_prompt {
     const char *text;                  /* a raw prompt, tokenised as Hugging Face does and continued
                                           as it is; or */
     const char *instruction, *context; /* rendered by the template; context may be NULL; or */
     const lt_record *record;           /* rendered by the template, its answer left out */
+    const lt_adapter *adapter;         /* of the model, or NULL: the model as it is */
 } lt_prompt;
 
 typedef struct lt_answer_settings {

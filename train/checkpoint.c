@@ -15,9 +15,11 @@
 #define MANIFEST_FORMAT "lathe-checkpoint"
 enum { MANIFEST_VERSION = 1 };
 
-/* What a checkpoint can not do without; the weights may be one file or several. */
-static const char *const required_files[] = {"config.json", LT_OPTIMIZER_FILE,
-                                             LT_TRAINER_STATE_FILE, LT_TRAIN_CONFIG_FILE};
+/* What a checkpoint can not do without; the weights are a model's, in one file or several, or an
+ * adapter's. */
+static const char *const required_files[] = {LT_OPTIMIZER_FILE, LT_TRAINER_STATE_FILE,
+                                             LT_TRAIN_CONFIG_FILE};
+static const char *const weights_configs[] = {"config.json", "adapter_config.json"};
 enum { REQUIRED_FILES = sizeof required_files / sizeof *required_files };
 
 /* --- Manifest: writing -------------------------------------------------------------------------
@@ -175,6 +177,11 @@ lt_status lt_checkpoint_verify(const char *path, lt_manifest *out, lt_err *err)
         if (manifest_names(files, required_files[i])) continue;
         status = lt_fail(err, LT_ERR_FORMAT, "%s/" MANIFEST_FILE " does not name %s", path,
                          required_files[i]);
+        goto done;
+    }
+    if (!manifest_names(files, weights_configs[0]) && !manifest_names(files, weights_configs[1])) {
+        status = lt_fail(err, LT_ERR_FORMAT, "%s/" MANIFEST_FILE " names neither %s nor %s", path,
+                         weights_configs[0], weights_configs[1]);
         goto done;
     }
     size_t i;

@@ -61,7 +61,7 @@ static lt_status choose(const lt_trainer *t, int64_t wanted, samples *out, lt_er
         lt_record *record = &out->records[out->count];
         LT_TRY(lt_dataset_record(t->dataset, LT_SPLIT_VALIDATION, i, record, err));
         if (as_prompt(record, &out->prompts[out->count]))
-            out->count++;
+            out->prompts[out->count++].adapter = t->adapter;
         else
             lt_record_free(record);
     }

@@ -20,22 +20,10 @@ static lt_status extends(lt_tokenizer *tokenizer, const lt_trainer *trainer, boo
     return LT_OK;
 }
 
-static bool has_tokenizer(const char *directory)
-{
-    static const char *const files[] = {"tokenizer.json", "vocab.json"};
-    lt_buffer path = {0};
-    bool found = false;
-    for (int i = 0; i < 2; i++)
-        if (lt_path_join(&path, directory, files[i], NULL) == LT_OK)
-            found = found || lt_path_exists(path.data);
-    lt_buffer_free(&path);
-    return found;
-}
-
 static lt_status compare_with_models_own(const lt_trainer *trainer, lt_err *err)
 {
     const char *directory = lt_buffer_text(&trainer->model_directory);
-    if (!has_tokenizer(directory)) return LT_OK;
+    if (!lt_has_tokenizer(directory)) return LT_OK;
     lt_tokenizer *own = NULL;
     bool same = false;
     if (lt_tokenizer_load(directory, &own, err) != LT_OK)

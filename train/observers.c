@@ -51,6 +51,7 @@ void lt_tell_start(const lt_trainer *trainer)
                               .setup = lt_buffer_text(&trainer->setup),
                               .model = lt_buffer_text(&trainer->model_directory),
                               .output = trainer->settings.output,
+                              .is_adapter = trainer->has_adapter,
                               .total_steps = trainer->schedule.total_steps,
                               .first_step = trainer->state.step};
     TELL_ALL(trainer, start, &info);

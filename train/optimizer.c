@@ -6,7 +6,7 @@
 
 #include "model/formats/safetensors.h"
 
-enum { NAME_SIZE = 80 }; /* "m." and a row's name */
+enum { NAME_SIZE = 112 }; /* "m." and a row's name */
 
 /* --- Memory ------------------------------------------------------------------------------------
  */
@@ -49,21 +49,6 @@ void lt_optimizer_free(lt_optimizer *optimizer)
 /* --- The step ----------------------------------------------------------------------------------
  */
 
-/* `count` elements from `offset` on of the memory that `first`, which lies at `first_offset`, is
- * part of: a segment spans several parameters. */
-static lt_tensor span(lt_tensor first, int64_t first_offset, int64_t offset, int64_t count)
-{
-    char *data = (char *)first.data + (offset - first_offset) * (int64_t)lt_dtype_size(first.dtype);
-    return lt_tensor_1d(data, first.dtype, count);
-}
-
-static const lt_param *first_trainable(const lt_model *model)
-{
-    for (int i = 0; i < model->param_count; i++)
-        if (model->params[i].trainable) return &model->params[i];
-    return NULL;
-}
-
 static lt_status clip(lt_optimizer *o, lt_tensor gradients, const lt_optimizer_step *step,
                       lt_err *err)
 {
@@ -82,24 +67,24 @@ static lt_status clip(lt_optimizer *o, lt_tensor gradients, const lt_optimizer_s
 lt_status lt_optimizer_apply(lt_optimizer *o, lt_model *model, const lt_optimizer_step *step,
                              double *norm, lt_err *err)
 {
-    const lt_param *first = first_trainable(model);
-    if (!first) return lt_fail(err, LT_ERR_USAGE, "the model has no trainable parameters");
-    LT_TRY(clip(o, span(first->gradient, first->gradient_offset, 0, model->gradient_count), step,
-                err));
+    lt_dtype real = o->backend->real;
+    if (model->gradient_count == 0)
+        return lt_fail(err, LT_ERR_USAGE, "the model has no trainable parameters");
+    LT_TRY(clip(o, lt_tensor_1d(model->gradients.base, real, model->gradient_count), step, err));
     for (int i = 0; i < model->segment_count; i++) {
         const lt_segment *s = &model->segments[i];
-        const lt_adamw_args args = {
-            .weight = span(first->weight, first->offset, s->offset, s->count),
-            .gradient = span(first->gradient, first->gradient_offset, s->gradient_offset, s->count),
-            .m = lt_tensor_slice(o->m, 0, s->gradient_offset, s->count),
-            .v = lt_tensor_slice(o->v, 0, s->gradient_offset, s->count),
-            .scale = o->scale,
-            .learning_rate = step->learning_rate,
-            .beta1 = step->beta1,
-            .beta2 = step->beta2,
-            .epsilon = step->epsilon,
-            .weight_decay = s->decay ? step->weight_decay : 0,
-            .step = step->update};
+        const lt_param *first = &model->params[s->first_param]; /* the others lie behind it */
+        const lt_adamw_args args = {.weight = lt_tensor_1d(first->weight.data, real, s->count),
+                                    .gradient = lt_tensor_1d(first->gradient.data, real, s->count),
+                                    .m = lt_tensor_slice(o->m, 0, s->gradient_offset, s->count),
+                                    .v = lt_tensor_slice(o->v, 0, s->gradient_offset, s->count),
+                                    .scale = o->scale,
+                                    .learning_rate = step->learning_rate,
+                                    .beta1 = step->beta1,
+                                    .beta2 = step->beta2,
+                                    .epsilon = step->epsilon,
+                                    .weight_decay = s->decay ? step->weight_decay : 0,
+                                    .step = step->update};
         LT_TRY(lt_adamw(o->backend, &args, err));
     }
     float result;

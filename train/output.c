@@ -183,9 +183,12 @@ lt_status lt_output_prepare(lt_trainer *t, lt_err *err)
  */
 
 lt_status lt_write_model_files(const lt_trainer *t, const char *directory, lt_dtype dtype,
-                               lt_err *err)
+                               bool state, lt_err *err)
 {
-    LT_TRY(lt_model_save(t->model, directory, dtype, err));
+    if (t->adapter)
+        LT_TRY(lt_adapter_save(t->model, t->adapter, directory, dtype, state, err));
+    else
+        LT_TRY(lt_model_save(t->model, directory, dtype, err));
     LT_TRY(lt_tokenizer_save(lt_dataset_tokenizer(t->dataset), directory, err));
     return lt_model_notes_save(&t->notes, directory, err);
 }
@@ -239,10 +242,10 @@ lt_status lt_output_save_model(lt_trainer *t, const char *name, lt_err *err)
     lt_status status;
     LT_TRY_GOTO(status, lt_path_join(&path, t->settings.output, name, err), done);
     LT_TRY_GOTO(status, lt_new_directory_begin(&directory, path.data, err), done);
-    LT_TRY_GOTO(
-        status,
-        lt_write_model_files(t, directory.temporary, saved_dtype(t->settings.save_dtype), err),
-        done);
+    LT_TRY_GOTO(status,
+                lt_write_model_files(t, directory.temporary, saved_dtype(t->settings.save_dtype),
+                                     false, err),
+                done);
     LT_TRY_GOTO(status, lt_write_trainer_state(t, directory.temporary, err), done);
     status = lt_new_directory_commit(&directory, true, err);
 done:

@@ -11,8 +11,8 @@
 /* Better no attempt than one that fills the disk to the brim for everybody. */
 static lt_status check_space(const lt_trainer *t, lt_err *err)
 {
-    uint64_t free_bytes,
-        needed = (uint64_t)t->model->weight_count * sizeof(float) + t->plan.optimizer;
+    uint64_t weights = t->adapter ? t->plan.model.adapter : t->plan.model.weights;
+    uint64_t free_bytes, needed = weights + t->plan.optimizer;
     if (lt_free_space(t->settings.output, &free_bytes, NULL) != LT_OK) return LT_OK;
     if (free_bytes >= needed + SPACE_FOR_SMALL_FILES) return LT_OK;
     return lt_fail(err, LT_ERR_IO,
@@ -25,7 +25,7 @@ static lt_status write_files(const lt_trainer *t, const char *directory, lt_err 
 {
     lt_buffer path = {0};
     lt_status status;
-    LT_TRY_GOTO(status, lt_write_model_files(t, directory, t->backend->real, err), done);
+    LT_TRY_GOTO(status, lt_write_model_files(t, directory, t->backend->real, true, err), done);
     LT_TRY_GOTO(status, lt_path_join(&path, directory, LT_OPTIMIZER_FILE, err), done);
     LT_TRY_GOTO(status, lt_optimizer_save(&t->optimizer, t->model, path.data, err), done);
     LT_TRY_GOTO(status, lt_write_trainer_state(t, directory, err), done);

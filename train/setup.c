@@ -31,14 +31,27 @@ static lt_status resolve_batch(lt_train_settings *s, lt_err *err)
     return LT_OK;
 }
 
+static int64_t virtual_tokens(const lt_trainer *t)
+{
+    bool has = t->has_adapter && t->adapter_config.kind != LT_ADAPTER_LORA;
+    return has ? t->adapter_config.num_virtual_tokens : 0;
+}
+
 static lt_status resolve_length(lt_trainer *t, lt_err *err)
 {
     lt_train_settings *s = &t->settings;
-    int64_t visible = t->config.max_position_embeddings;
+    int64_t in_front = virtual_tokens(t);
+    int64_t visible = t->config.max_position_embeddings - in_front;
+    if (visible < 1)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--num-virtual-tokens %lld leaves no room for text: the model has %lld "
+                       "positions",
+                       (long long)in_front, (long long)t->config.max_position_embeddings);
     if (s->max_length > visible)
         return lt_fail(err, LT_ERR_USAGE,
-                       "--max-length %lld is more than the %lld positions that the model has",
-                       (long long)s->max_length, (long long)visible);
+                       "--max-length %lld is more than the %lld positions that the model has%s",
+                       (long long)s->max_length, (long long)visible,
+                       in_front > 0 ? " behind the virtual tokens" : "");
     if (s->max_length == 0)
         s->max_length =
             lt_min_i64(visible, lt_max_i64(lt_dataset_longest(t->dataset, LT_SPLIT_TRAIN),
@@ -112,6 +125,17 @@ static lt_recompute recompute_level(const char *name)
     return strcmp(name, "selective") == 0 ? LT_RECOMPUTE_SELECTIVE : LT_RECOMPUTE_NONE;
 }
 
+static bool half_base(const lt_train_settings *s)
+{
+    return strcmp(s->base_dtype, "bfloat16") == 0;
+}
+
+static lt_trainable trainable_of(const lt_train_settings *s)
+{
+    return (lt_trainable){
+        .freeze_layers = s->freeze_layers, .train = s->train, .freeze = s->freeze};
+}
+
 static lt_status make_plan(lt_trainer *t, lt_err *err)
 {
     const lt_train_settings *s = &t->settings;
@@ -123,14 +147,17 @@ static lt_status make_plan(lt_trainer *t, lt_err *err)
                                                     .embd_pdrop = s->embd_pdrop,
                                                     .resid_pdrop = s->resid_pdrop,
                                                     .attn_pdrop = s->attn_pdrop};
-    LT_TRY(lt_model_plan(&t->config, t->backend, &t->workspace_settings, s->freeze_layers,
-                         &plan->model, err));
-    size_t elements = plan->model.gradients / lt_dtype_size(t->backend->real);
-    plan->optimizer = lt_optimizer_plan((int64_t)elements, t->backend->real);
-    const uint64_t parts[] = {plan->model.weights, plan->model.gradients, plan->optimizer,
-                              plan->model.activations};
+    const lt_plan_settings what = {.workspace = t->workspace_settings,
+                                   .trainable = trainable_of(s),
+                                   .adapter = t->has_adapter ? &t->adapter_config : NULL,
+                                   .half_base = half_base(s),
+                                   .inventory = &t->inventory};
+    LT_TRY(lt_model_plan(&t->config, t->backend, &what, &plan->model, err));
+    plan->optimizer = lt_optimizer_plan(plan->model.gradient_count, t->backend->real);
+    const uint64_t parts[] = {plan->model.weights, plan->model.adapter, plan->model.gradients,
+                              plan->optimizer, plan->model.activations};
     plan->total = 0;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         if (__builtin_add_overflow(plan->total, parts[i], &plan->total)) plan->total = UINT64_MAX;
     plan->available = lt_available_memory();
     return LT_OK;
@@ -144,11 +171,13 @@ lt_status lt_trainer_check_memory(const lt_trainer *t, lt_err *err)
                    "not enough memory: %.2f GB are needed (weights %.2f, gradients %.2f, optimizer "
                    "%.2f, activations %.2f) and %.2f GB are available; take a smaller "
                    "--micro-batch-size (now %lld) with more --gradient-accumulation-steps, a "
-                   "shorter --max-length (now %lld), --recompute block, or --freeze-layers",
-                   (double)p->total / 1e9, (double)p->model.weights / 1e9,
+                   "shorter --max-length (now %lld), --recompute block, %s",
+                   (double)p->total / 1e9, (double)(p->model.weights + p->model.adapter) / 1e9,
                    (double)p->model.gradients / 1e9, (double)p->optimizer / 1e9,
                    (double)p->model.activations / 1e9, (double)p->available / 1e9,
-                   (long long)t->settings.micro_batch_size, (long long)t->settings.max_length);
+                   (long long)t->settings.micro_batch_size, (long long)t->settings.max_length,
+                   t->has_adapter ? "or --base-dtype bfloat16"
+                                  : "--freeze-layers, or --method lora");
 }
 
 static int32_t stop_id(const lt_trainer *t)
@@ -158,18 +187,32 @@ static int32_t stop_id(const lt_trainer *t)
     return token ? lt_tokenizer_token_id(tokenizer, token) : lt_tokenizer_eos_id(tokenizer);
 }
 
+/* The frozen model and an adapter beside it: fresh, or as the checkpoint has it. */
+static lt_status allocate_adapter(lt_trainer *t, lt_err *err)
+{
+    LT_TRY(lt_adapter_create(t->model, &t->adapter_config, "trained", (uint64_t)t->settings.seed,
+                             &t->adapter, err));
+    if (t->checkpoint.size == 0) return LT_OK;
+    return lt_adapter_restore(t->model, t->adapter, lt_buffer_text(&t->checkpoint), err);
+}
+
 lt_status lt_trainer_allocate(lt_trainer *t, lt_err *err)
 {
-    bool resumed = t->checkpoint.size > 0;
-    const char *directory = lt_buffer_text(resumed ? &t->checkpoint : &t->model_directory);
-    LT_TRY(lt_model_load(directory, t->backend, &t->model, err));
+    bool own = t->checkpoint.size > 0 && !t->has_adapter; /* its weights are the checkpoint's */
+    const char *directory = lt_buffer_text(own ? &t->checkpoint : &t->model_directory);
+    lt_dtype matrices = half_base(&t->settings) ? LT_BF16 : t->backend->real;
+    LT_TRY(lt_model_load_as(directory, t->backend, matrices, &t->model, err));
     LT_TRY(lt_model_grow_vocab(t->model, t->config.vocab_size, err));
     int32_t stop = stop_id(t);
     if (stop >= 0) {
         t->model->config.eos_token_ids[0] = stop;
         t->model->config.eos_token_count = 1;
     }
-    LT_TRY(lt_model_freeze_layers(t->model, t->settings.freeze_layers, err));
+    const lt_trainable trainable = trainable_of(&t->settings);
+    if (t->has_adapter)
+        LT_TRY(allocate_adapter(t, err));
+    else
+        LT_TRY(lt_model_set_trainable(t->model, &trainable, err));
     LT_TRY(lt_model_allocate_gradients(t->model, err));
     LT_TRY(lt_optimizer_create(t->model, &t->optimizer, err));
     return lt_workspace_create(t->model, &t->workspace_settings, &t->workspace, err);
@@ -240,6 +283,7 @@ lt_status lt_trainer_prepare(lt_trainer *t, lt_err *err)
 {
     LT_TRY(open_inputs(t, err));
     LT_TRY(lt_vocabulary_match(t, err));
+    LT_TRY(lt_adapter_setup(t, err));
     LT_TRY(resolve_batch(&t->settings, err));
     LT_TRY(resolve_length(t, err));
     LT_TRY(make_plan(t, err));

@@ -26,6 +26,40 @@ static count_text human(int64_t count)
     return out;
 }
 
+static lt_status describe_lora(const lt_adapter_config *c, lt_buffer *out, lt_err *err)
+{
+    LT_TRY(lt_buffer_printf(out, err, "adapter      rank %" PRId64 ", alpha %g%s%s, dropout %g, on",
+                            c->r, c->lora_alpha, c->use_rslora ? " (rslora)" : "",
+                            c->use_dora ? ", DoRA" : "", c->lora_dropout));
+    for (size_t i = 0; i < c->target_modules.count; i++)
+        LT_TRY(lt_buffer_printf(out, err, "%s %s", i ? "," : "", c->target_modules.items[i]));
+    for (size_t i = 0; i < c->modules_to_save.count; i++)
+        LT_TRY(
+            lt_buffer_printf(out, err, "%s %s", i ? "," : "; whole:", c->modules_to_save.items[i]));
+    return lt_buffer_append_text(out, "\n", err);
+}
+
+/* What the method is set to, and a line for each kind of trained parameter. Full tuning of all of
+ * them needs no list. */
+static lt_status describe_trained(const lt_trainer *t, lt_buffer *out, lt_err *err)
+{
+    const lt_adapter_config *c = &t->adapter_config;
+    if (t->has_adapter && c->kind == LT_ADAPTER_LORA)
+        LT_TRY(describe_lora(c, out, err));
+    else if (t->has_adapter)
+        LT_TRY(lt_buffer_printf(out, err, "adapter      %" PRId64 " virtual tokens%s\n",
+                                c->num_virtual_tokens,
+                                c->prefix_projection ? ", through a projection" : ""));
+    bool all = t->plan.model.trainable_parameters == t->plan.model.parameters;
+    const char *at = all ? "" : lt_buffer_text(&t->inventory);
+    for (bool first = true; *at; first = false) {
+        int length = (int)strcspn(at, "\n");
+        LT_TRY(lt_buffer_printf(out, err, "%-13s%.*s\n", first ? "trained" : "", length, at));
+        at += length + (at[length] == '\n');
+    }
+    return LT_OK;
+}
+
 static lt_status describe_model(const lt_trainer *t, lt_buffer *out, lt_err *err)
 {
     const lt_model_config *c = &t->config;
@@ -42,13 +76,16 @@ static lt_status describe_model(const lt_trainer *t, lt_buffer *out, lt_err *err
                                 "             grown by %" PRId64 " vocabulary rows for the "
                                 "dataset's special tokens; new rows start as the mean of the old\n",
                                 t->grown_rows));
-    LT_TRY(lt_buffer_printf(out, err, "parameters   %s, %s of them trained (%s",
-                            human(t->plan.model.parameters).text,
-                            human(t->plan.model.trainable_parameters).text, t->settings.method));
+    LT_TRY(lt_buffer_printf(
+        out, err, "parameters   %s, %s of them trained (%.2f %%; %s",
+        human(t->plan.model.parameters).text, human(t->plan.model.trainable_parameters).text,
+        100.0 * (double)t->plan.model.trainable_parameters / (double)t->plan.model.parameters,
+        t->settings.method));
     if (t->settings.freeze_layers > 0)
         LT_TRY(lt_buffer_printf(out, err, "; embeddings and %" PRId64 " layers frozen",
                                 t->settings.freeze_layers));
-    return lt_buffer_append_text(out, ")\n", err);
+    LT_TRY(lt_buffer_append_text(out, ")\n", err));
+    return describe_trained(t, out, err);
 }
 
 static lt_status describe_left_out(const lt_loader *loader, const char *split, int64_t max_length,
@@ -127,13 +164,16 @@ static lt_status describe_memory(const lt_trainer *t, lt_buffer *out, lt_err *er
     const struct {
         const char *name;
         uint64_t bytes;
-    } rows[] = {{"weights", p->model.weights},
+    } rows[] = {{t->has_adapter ? "frozen base" : "weights", p->model.weights},
+                {"adapter", p->model.adapter},
                 {"gradients", p->model.gradients},
                 {"optimizer", p->optimizer},
                 {"activations", p->model.activations}};
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++) {
+        if (i == 1 && !t->has_adapter) continue;
         LT_TRY(lt_buffer_printf(out, err, "%-13s%-12s %10.1f MB\n", i ? "" : "memory", rows[i].name,
                                 (double)rows[i].bytes / 1e6));
+    }
     LT_TRY(lt_buffer_printf(out, err, "%-13s%-12s %10.1f MB", "", "total", (double)p->total / 1e6));
     if (p->available == UINT64_MAX) return lt_buffer_append_text(out, "\n", err);
     return lt_buffer_printf(out, err, " of %.1f MB available\n", (double)p->available / 1e6);

@@ -1,6 +1,7 @@
 /* One optimizer step. Losses, token counts and gradients of its micro-batches are sums; they are
  * divided once, by the trained tokens of the whole step, when the gradient is clipped. */
 #include <math.h>
+#include <string.h>
 
 #include "base/rng.h"
 #include "train/trainer.h"
@@ -32,25 +33,50 @@ static batch_content count_content(const lt_batch *batch)
     return content;
 }
 
+/* The lowest block that the gradient has to reach. */
+static int lowest_trained(const lt_model *model)
+{
+    int lowest = (int)model->config.num_hidden_layers;
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i].trainable && model->params[i].layer < lowest)
+            lowest = model->params[i].layer;
+    return lowest > 0 ? lowest : 0;
+}
+
+static bool head_is_trained(const lt_model *model)
+{
+    const char *head = model->config.tie_word_embeddings ? "embed_tokens.weight" : "lm_head.weight";
+    for (int i = 0; i < model->param_count; i++) {
+        const lt_param *p = &model->params[i];
+        bool copy = p->adapter >= 0 && p->layer == model->config.num_hidden_layers;
+        if (p->trainable && (copy || strcmp(p->name, head) == 0)) return true;
+    }
+    return false;
+}
+
 /* Multiply-adds count 2. Forward takes every weight once; backward as often for the gradient of the
- * activations and again for that of the weights, from the first trained block on. The head works on
- * trained tokens only. */
+ * activations, from the first trained block on, and again for that of trained weights. The head
+ * works on trained tokens only. */
 static double necessary_flops(const lt_trainer *t, const batch_content *content, int64_t trained)
 {
     const lt_model *model = t->model;
     const lt_model_config *c = &model->config;
-    double flops = 0;
+    int lowest = lowest_trained(model);
+    double flops = 0, tokens = (double)content->tokens;
     for (int i = 0; i < model->param_count; i++) {
         const lt_param *p = &model->params[i];
         bool in_block = p->layer >= 0 && p->layer < c->num_hidden_layers;
-        if (p->ndim != 2 || !in_block) continue;
-        flops += 2.0 * (double)p->shape[0] * (double)p->shape[1] * (p->trainable ? 3 : 1) *
-                 (double)content->tokens;
+        bool of_tokens = p->adapter < 0 || lt_adapter_virtual_tokens(t->adapter) == 0;
+        if (p->ndim != 2 || !in_block || !of_tokens) continue;
+        int passes = 1 + (p->layer >= lowest) + p->trainable;
+        flops += 2.0 * (double)p->shape[0] * (double)p->shape[1] * passes * tokens;
     }
     double head = (double)c->vocab_size * (double)c->hidden_size;
     double width = (double)c->num_attention_heads * (double)c->head_dim;
-    double passes = 3.0 * (double)c->num_hidden_layers - 2.0 * (double)t->settings.freeze_layers;
-    return flops + 6.0 * head * (double)trained + 4.0 * width * passes * content->attended;
+    double passes = 3.0 * (double)c->num_hidden_layers - 2.0 * lowest;
+    double attended = content->attended + tokens * (double)lt_adapter_virtual_tokens(t->adapter);
+    return flops + (head_is_trained(model) ? 6.0 : 4.0) * head * (double)trained +
+           4.0 * width * passes * attended;
 }
 
 /* The gradients of one step's micro-batches; a step ends with its epoch at the latest. */

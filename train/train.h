@@ -26,6 +26,16 @@ typedef struct lt_train_settings {
     char *config; /* YAML file */
     char *model, *data, *output, *method, *resume;
     int64_t freeze_layers;
+    char *train, *freeze; /* regular expressions; NULL: none */
+    char *base_dtype;
+    int64_t lora_r;
+    double lora_alpha, lora_dropout;
+    char *lora_target, *layers_to_transform, *modules_to_save;
+    bool use_rslora, use_dora;
+    int64_t num_virtual_tokens;
+    bool prefix_projection;
+    int64_t encoder_hidden_size;
+    char *prompt_tuning_init, *prompt_tuning_init_text;
     double epochs;
     int64_t max_steps; /* 0: by epochs */
     int64_t micro_batch_size, gradient_accumulation_steps, global_batch_size;
@@ -115,6 +125,7 @@ typedef struct lt_run_info {
     const json_t *settings; /* resolved, as saved */
     const char *setup;      /* several lines: model, data, batch, schedule, backend, memory table */
     const char *model, *output;      /* paths */
+    bool is_adapter;                 /* what is trained stands beside the model */
     int64_t total_steps, first_step; /* first_step > 0 when resumed */
 } lt_run_info;
 
@@ -124,7 +135,8 @@ typedef struct lt_train_result {
     double eval_loss, best_eval_loss;
     int64_t best_step;
     double seconds;
-    bool interrupted; /* a signal ended it, after a checkpoint */
+    uint64_t peak_memory; /* bytes of the process at its largest */
+    bool interrupted;     /* a signal ended it, after a checkpoint */
     bool stopped_early;
     bool last_save_failed;
 } lt_train_result;

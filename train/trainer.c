@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -125,6 +126,8 @@ static void fill_result(const lt_trainer *t, lt_train_result *result)
     result->best_eval_loss = state->best_loss;
     result->best_step = state->best_step;
     result->seconds = lt_seconds() - t->started;
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) == 0) result->peak_memory = (uint64_t)usage.ru_maxrss * 1024;
     result->last_save_failed = t->save_failed || t->best_failed;
 }
 
@@ -139,12 +142,14 @@ static void free_trainer(lt_trainer *t)
     lt_model_free(t->model);
     lt_loader_free(t->eval_loader);
     lt_loader_free(t->loader);
+    lt_adapter_config_free(&t->adapter_config);
     lt_model_config_free(&t->config);
     lt_dataset_close(t->dataset);
     lt_backend_free(t->backend);
     json_decref(t->resolved);
     json_decref(t->log_history);
     free(t->resolved_yaml);
+    lt_buffer_free(&t->inventory);
     lt_buffer_free(&t->setup);
     lt_buffer_free(&t->notices);
     lt_buffer_free(&t->model_directory);

@@ -1,6 +1,7 @@
 /* The trainer: what the files of a run's life share. Private to train/.
  *
  *   setup.c       settings, data and model made ready for each other; the plan; the setup text
+ *   adapter_setup.c what --method and its options ask of an adapter
  *   match_vocabulary.c whether the dataset's tokenizer is the model's
  *   setup_text.c  what a person is told before the start
  *   output.c      the output directory: what it holds, final/ and best/
@@ -13,6 +14,7 @@
 #define LT_TRAIN_TRAINER_H
 
 #include "base/buffer.h"
+#include "model/adapter.h"
 #include "train/assistant.h"
 #include "train/checkpoint.h"
 #include "train/optimizer.h"
@@ -47,6 +49,8 @@ typedef struct lt_trainer {
     lt_buffer checkpoint;      /* directory that is resumed; empty: a fresh start */
     lt_model_config config;    /* of the model as it will be trained, vocabulary grown */
     int64_t grown_rows;        /* vocabulary rows that the model directory lacks */
+    bool has_adapter;          /* --method is not full */
+    lt_adapter_config adapter_config;
     lt_model_notes notes;
     lt_workspace_settings workspace_settings;
     lt_train_plan plan;
@@ -55,10 +59,12 @@ typedef struct lt_trainer {
     int64_t eval_steps, save_steps; /* resolved: never 0 */
     json_t *resolved;               /* settings as saved; owned */
     char *resolved_yaml;            /* the same as a file for --config; owned */
+    lt_buffer inventory;            /* of what is trained */
     lt_buffer setup;                /* text */
     int output_lock;                /* file descriptor, -1: none */
 
     lt_model *model;
+    lt_adapter *adapter; /* the model's; NULL: full tuning */
     lt_workspace *workspace;
     lt_optimizer optimizer;
 
@@ -86,6 +92,13 @@ lt_status lt_trainer_allocate(lt_trainer *trainer, lt_err *err);
 /* XXH3-128 over a model directory's config.json and weights. */
 lt_status lt_model_directory_hash(const char *directory, char out[LT_HASH_TEXT_SIZE], lt_err *err);
 
+/* --- adapter_setup.c ---------------------------------------------------------------------------
+ */
+
+/* Fills adapter_config from the settings. LT_ERR_USAGE for options of another method, and for what
+ * the method can not do with this model and dataset. */
+lt_status lt_adapter_setup(lt_trainer *trainer, lt_err *err);
+
 /* --- match_vocabulary.c ------------------------------------------------------------------------
  */
 
@@ -106,9 +119,10 @@ lt_status lt_output_inspect(lt_trainer *trainer, lt_err *err);
 lt_status lt_output_prepare(lt_trainer *trainer, lt_err *err);
 /* A plain model directory OUTPUT/NAME: model, tokenizer, notes, trainer_state.json. */
 lt_status lt_output_save_model(lt_trainer *trainer, const char *name, lt_err *err);
-/* The files of such a directory, into one that exists. */
+/* The files of such a directory, into one that exists: the model's or the adapter's. `state`: with
+ * what only training needs. */
 lt_status lt_write_model_files(const lt_trainer *trainer, const char *directory, lt_dtype dtype,
-                               lt_err *err);
+                               bool state, lt_err *err);
 lt_status lt_write_trainer_state(const lt_trainer *trainer, const char *directory, lt_err *err);
 
 /* --- resume.c ----------------------------------------------------------------------------------

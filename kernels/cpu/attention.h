@@ -52,25 +52,39 @@ static inline float *head_row(const lt_tensor *t, int64_t b, int64_t i, int64_t 
     return (float *)t->data + b * t->stride[0] + i * t->stride[1] + h * t->stride[2];
 }
 
-static inline key_range keys_of(const lt_attention_args *a, int64_t b, int64_t i)
+/* What a query sees is up to two ranges: its own keys, and the prefix where that stands apart. A
+ * query whose document starts right behind the prefix has one range, its own. */
+typedef enum key_part { PREFIX_KEYS, OWN_KEYS, KEY_PARTS } key_part;
+
+static inline key_part first_part(const lt_attention_args *a)
+{
+    return a->prefix > 0 ? PREFIX_KEYS : OWN_KEYS;
+}
+
+static inline key_range keys_of(const lt_attention_args *a, key_part part, int64_t b, int64_t i)
 {
     int64_t position = i + (a->offset.data ? ((const int32_t *)a->offset.data)[b] : 0);
-    key_range range = {0, lt_min_i64(position + 1, a->k.shape[1])};
-    if (a->first_key.data)
-        range.first = ((const int32_t *)a->first_key.data)[b * a->q.shape[1] + i];
+    int64_t first_key = 0;
+    if (a->first_key.data) first_key = ((const int32_t *)a->first_key.data)[b * a->q.shape[1] + i];
+    int64_t apart = lt_max_i64(first_key - a->prefix, 0); /* keys between prefix and document */
+    key_range range = {apart > 0 ? first_key : 0, lt_min_i64(position + 1, a->k.shape[1])};
+    if (part == PREFIX_KEYS) {
+        position -= apart; /* as if they were not there */
+        range.first = 0;
+        range.last = apart > 0 ? lt_min_i64(position + 1, a->prefix) : 0;
+    }
     if (a->window > 0) range.first = lt_max_i64(range.first, position - a->window + 1);
-    range.first = lt_max_i64(range.first, 0);
     range.last = lt_max_i64(range.last, range.first); /* none: empty, not negative */
     return range;
 }
 
 /* The keys that any of `rows` queries sees. */
-static inline key_range keys_of_block(const lt_attention_args *a, int64_t b, int64_t i,
-                                      int64_t rows)
+static inline key_range keys_of_block(const lt_attention_args *a, key_part part, int64_t b,
+                                      int64_t i, int64_t rows)
 {
     key_range all = {INT64_MAX, 0};
     for (int64_t r = 0; r < rows; r++) {
-        key_range range = keys_of(a, b, i + r);
+        key_range range = keys_of(a, part, b, i + r);
         if (range.first == range.last) continue;
         all.first = lt_min_i64(all.first, range.first);
         all.last = lt_max_i64(all.last, range.last);
@@ -104,7 +118,7 @@ INLINE vec vec_outside(vec v, key_range range, int64_t position, float value)
 static inline void pack_rows(const attention_shape *s, float *dst, const float *src, int64_t stride,
                              int64_t rows)
 {
-    operand x = {src, stride, 1};
+    operand x = {src, stride, 1, false};
     for (int64_t r = 0; r < rows; r += PANEL_ROWS)
         pack_panel(dst + r / PANEL_ROWS * s->row_slot, PANEL_ROWS, &x, r,
                    lt_min_i64(PANEL_ROWS, rows - r), 0, s->head_dim);
@@ -115,7 +129,7 @@ static inline void pack_rows(const attention_shape *s, float *dst, const float *
 static inline void pack_keys_turned(const attention_shape *s, float *dst, const float *src,
                                     int64_t stride, int64_t keys)
 {
-    operand x = {src, stride, 1};
+    operand x = {src, stride, 1, false};
     for (int64_t j = 0; j < ATTENTION_KEYS; j += TILE_COLUMNS, dst += s->head_dim * TILE_COLUMNS)
         pack_panel(dst, TILE_COLUMNS, &x, j, lt_max_i64(lt_min_i64(TILE_COLUMNS, keys - j), 0), 0,
                    s->head_dim);
@@ -126,7 +140,7 @@ static inline void pack_keys_turned(const attention_shape *s, float *dst, const 
 static inline void pack_straight(const attention_shape *s, float *dst, const float *src,
                                  int64_t stride, int64_t rows)
 {
-    operand x = {src, 1, stride};
+    operand x = {src, 1, stride, false};
     for (int64_t d = 0; d < s->padded; d += TILE_COLUMNS, dst += ATTENTION_KEYS * TILE_COLUMNS)
         pack_panel(dst, TILE_COLUMNS, &x, d, lt_min_i64(TILE_COLUMNS, s->head_dim - d), 0, rows);
 }

@@ -82,8 +82,8 @@ static void differentiate_row(float *s, float *ds, key_range range, float scale,
 }
 
 static void backward_tile(const lt_attention_args *a, const attention_shape *s,
-                          const backward_buffers *f, int64_t b, int64_t h, int64_t i, int64_t rows,
-                          int64_t j, const float *delta)
+                          const backward_buffers *f, key_part part, int64_t b, int64_t h, int64_t i,
+                          int64_t rows, int64_t j, const float *delta)
 {
     const float *lse = (const float *)a->lse.data + (b * s->heads + h) * s->q_len + i;
     int64_t keys = lt_min_i64(ATTENTION_KEYS, s->kv_len - j);
@@ -96,8 +96,8 @@ static void backward_tile(const lt_attention_args *a, const attention_shape *s,
             dropout_factors(&a->dropout, dropout_row(s, b, h, i + r) + (uint64_t)j, ATTENTION_KEYS,
                             factors);
         differentiate_row(f->scores + r * ATTENTION_KEYS, f->dscores + r * ATTENTION_KEYS,
-                          keys_in_tile(keys_of(a, b, i + r), j), (float)a->scale, lse[r], delta[r],
-                          dropout ? factors : NULL);
+                          keys_in_tile(keys_of(a, part, b, i + r), j), (float)a->scale, lse[r],
+                          delta[r], dropout ? factors : NULL);
     }
     multiply_turned(s, f->dv + j * s->padded, f->scores, f->dout_straight, rows);
     multiply_turned(s, f->dk + j * s->padded, f->dscores, f->q_straight, rows);
@@ -111,7 +111,6 @@ static void backward_block(const lt_attention_backward_args *x, const attention_
     int64_t rows = lt_min_i64(ATTENTION_ROWS, s->q_len - i);
     const float *q = head_row(&a->q, b, i, h), *dout = head_row(&x->dout, b, i, h);
     float delta[ATTENTION_ROWS];
-    key_range all = keys_of_block(a, b, i, rows);
     pack_rows(s, f->q, q, a->q.stride[1], rows);
     pack_rows(s, f->dout, dout, x->dout.stride[1], rows);
     pack_straight(s, f->q_straight, q, a->q.stride[1], rows);
@@ -120,8 +119,12 @@ static void backward_block(const lt_attention_backward_args *x, const attention_
         delta[r] =
             dot(head_row(&x->dout, b, i + r, h), head_row(&a->out, b, i + r, h), s->head_dim);
     memset(f->dq, 0, (size_t)(ATTENTION_ROWS * s->padded) * sizeof(float));
-    for (int64_t j = all.first / ATTENTION_KEYS * ATTENTION_KEYS; j < all.last; j += ATTENTION_KEYS)
-        backward_tile(a, s, f, b, h, i, rows, j, delta);
+    for (key_part part = first_part(a); part < KEY_PARTS; part++) {
+        key_range all = keys_of_block(a, part, b, i, rows);
+        int64_t first_tile = all.first / ATTENTION_KEYS * ATTENTION_KEYS;
+        for (int64_t j = first_tile; j < all.last; j += ATTENTION_KEYS)
+            backward_tile(a, s, f, part, b, h, i, rows, j, delta);
+    }
     for (int64_t r = 0; r < rows; r++)
         store_scaled(head_row(&x->dq, b, i + r, h), f->dq + r * s->padded, s->head_dim, 1);
 }

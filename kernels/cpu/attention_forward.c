@@ -69,15 +69,17 @@ static void scale_row(float *x, int64_t n, float factor)
 
 /* Row i of head h, tile at key j. */
 static void soften(const lt_attention_args *a, const attention_shape *s, const forward_buffers *f,
-                   int64_t b, int64_t h, int64_t i, int64_t r, int64_t j, float *m, float *l)
+                   key_part part, int64_t b, int64_t h, int64_t i, int64_t r, int64_t j, float *m,
+                   float *l)
 {
     float factors[ATTENTION_KEYS];
     bool dropout = a->dropout.rate > 0;
     if (dropout)
         dropout_factors(&a->dropout, dropout_row(s, b, h, i) + (uint64_t)j, ATTENTION_KEYS,
                         factors);
-    float correction = soften_row(f->scores + r * ATTENTION_KEYS, keys_in_tile(keys_of(a, b, i), j),
-                                  (float)a->scale, &m[r], &l[r], dropout ? factors : NULL);
+    float correction =
+        soften_row(f->scores + r * ATTENTION_KEYS, keys_in_tile(keys_of(a, part, b, i), j),
+                   (float)a->scale, &m[r], &l[r], dropout ? factors : NULL);
     scale_row(f->out + r * s->padded, s->padded, correction);
 }
 
@@ -129,8 +131,8 @@ static void few_values(const lt_attention_args *a, const attention_shape *s, flo
 /* One tile of keys for all rows of the block. Keys that no row sees are not read: a cache may hold
  * anything there. */
 static void forward_tile(const lt_attention_args *a, const attention_shape *s,
-                         const forward_buffers *f, int64_t b, int64_t h, int64_t i, int64_t rows,
-                         int64_t j, int64_t keys, float *m, float *l)
+                         const forward_buffers *f, key_part part, int64_t b, int64_t h, int64_t i,
+                         int64_t rows, int64_t j, int64_t keys, float *m, float *l)
 {
     int64_t g = h / (s->heads / s->kv_heads);
     bool few = s->q_len < FEW_QUERIES;
@@ -143,7 +145,7 @@ static void forward_tile(const lt_attention_args *a, const attention_shape *s,
         multiply_scores(s, f->scores, f->queries, rows, f->keys);
     }
     for (int64_t r = 0; r < rows; r++)
-        soften(a, s, f, b, h, i + r, r, j, m, l);
+        soften(a, s, f, part, b, h, i + r, r, j, m, l);
     if (!few) multiply_values(s, f->out, f->scores, rows, f->values, keys);
     for (int64_t r = 0; few && r < rows; r++)
         few_values(a, s, f->out + r * s->padded, f->scores + r * ATTENTION_KEYS, b, h, j, keys);
@@ -153,7 +155,6 @@ static void forward_block(const lt_attention_args *a, const attention_shape *s,
                           const forward_buffers *f, int64_t b, int64_t h, int64_t i)
 {
     int64_t rows = lt_min_i64(ATTENTION_ROWS, s->q_len - i);
-    key_range all = keys_of_block(a, b, i, rows);
     float m[ATTENTION_ROWS], l[ATTENTION_ROWS];
     for (int64_t r = 0; r < ATTENTION_ROWS; r++) {
         m[r] = -INFINITY;
@@ -162,8 +163,12 @@ static void forward_block(const lt_attention_args *a, const attention_shape *s,
     memset(f->out, 0, lt_align_up((size_t)rows, PANEL_ROWS) * (size_t)s->padded * sizeof(float));
     if (s->q_len >= FEW_QUERIES)
         pack_rows(s, f->queries, head_row(&a->q, b, i, h), a->q.stride[1], rows);
-    for (int64_t j = all.first; j < all.last; j += ATTENTION_KEYS)
-        forward_tile(a, s, f, b, h, i, rows, j, lt_min_i64(ATTENTION_KEYS, all.last - j), m, l);
+    for (key_part part = first_part(a); part < KEY_PARTS; part++) {
+        key_range all = keys_of_block(a, part, b, i, rows);
+        for (int64_t j = all.first; j < all.last; j += ATTENTION_KEYS)
+            forward_tile(a, s, f, part, b, h, i, rows, j, lt_min_i64(ATTENTION_KEYS, all.last - j),
+                         m, l);
+    }
     for (int64_t r = 0; r < rows; r++) {
         store_scaled(head_row(&a->out, b, i + r, h), f->out + r * s->padded, s->head_dim,
                      l[r] == 0 ? 0 : 1 / l[r]);

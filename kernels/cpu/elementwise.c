@@ -43,6 +43,9 @@ INLINE void derive_piece(lt_activation activation, const float *x, const float *
     case LT_ACTIVATION_RELU:             \
         call(LT_ACTIVATION_RELU);        \
         break;                           \
+    case LT_ACTIVATION_TANH:             \
+        call(LT_ACTIVATION_TANH);        \
+        break;                           \
     case LT_ACTIVATION_NONE:             \
         call(LT_ACTIVATION_NONE);        \
         break;                           \

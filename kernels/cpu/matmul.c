@@ -8,6 +8,8 @@
  *   larger one is cut into chunks that stay in L2; a task packs its chunk and multiplies it with
  *   the shared operand, tile by tile (tile.h). The layouts differ only in packing.
  *
+ * The extra pair is more of k: blocks and dot products run on into it.
+ *
  * One element of c is always summed by one thread, over blocks of k that depend on k alone: its
  * bits depend neither on the number of threads nor on the row it stands in. */
 #include <omp.h>
@@ -19,19 +21,23 @@
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vec_math.h"
 
-#define DEPTH_MAX    384                /* k of one block: a panel of 14 rows is 21 KB, in L1 */
-#define CHUNK_FLOATS (48 << 10)         /* streamed chunk: 192 KB, in L2 */
+#define DEPTH_MAX    384        /* k of one block: a panel of 14 rows is 21 KB, in L1 */
+#define DEPTH_EXTRA  64         /* by which an extra pair may lengthen blocks: up to 25 KB */
+#define CHUNK_FLOATS (48 << 10) /* streamed chunk: 192 KB, in L2 */
 #define SHARED_MAX   ((int64_t)4 << 20) /* floats of the shared operand packed at a time: 16 MB */
 #define DOT_ROWS     8
+#define DOT_LINE     32     /* weights in bf16 of one cache line */
+#define DOT_AHEAD    2048   /* of them to fetch ahead */
 #define PARALLEL_MIN 500000 /* products (10 us) below which threads cost more than they gain */
 
 typedef struct product {
     const lt_matmul_args *args;
-    int64_t m, n, k;
-    operand a, b;      /* lines: rows of c and columns of c */
-    int64_t depth;     /* of a block of k; the last may be smaller */
-    bool early;        /* residual and old c are added with the first block, not at the end */
-    lt_tensor partial; /* where sums wait between blocks */
+    int64_t m, n, k;    /* k with the extra pair */
+    int64_t border;     /* k without it: from there on x[1] goes on where x[0] ends */
+    operand a[2], b[2]; /* lines: rows of c and columns of c */
+    int64_t depth;      /* of a block of k; the last may be smaller */
+    bool early;         /* residual and old c are added with the first block, not at the end */
+    lt_tensor partial;  /* where sums wait between blocks */
     int threads;
 } product;
 
@@ -48,7 +54,7 @@ INLINE void finish(const product *x, int64_t i, int64_t j, int64_t count, vec v)
     const lt_matmul_args *a = x->args;
     if (a->bias.data) v += vec_load_first((float *)a->bias.data + j, count);
     if (a->preactivation.data) vec_store_first(at(&a->preactivation, i, j), v, count);
-    v = vec_activate(a->activation, v);
+    if (a->activation != LT_ACTIVATION_NONE) v = vec_activate(a->activation, v);
     if (!x->early) {
         if (a->residual.data) v += vec_load_first(at(&a->residual, i, j), count);
         if (a->accumulate) v += vec_load_first(at(&a->c, i, j), count);
@@ -81,12 +87,13 @@ static void write_tile(const product *x, const float *tile, int64_t i0, int64_t 
 /* --- Few rows -------------------------------------------------------------------------------- */
 
 /* a with the vectors of all rows side by side, [k / LANES][rows][LANES], 0 past the end: one
- * address for all of them. */
-static void interleave(const product *x, float *dst)
+ * address for all of them. Returns where the next goes. */
+static float *interleave(const operand *a, int64_t rows, int64_t k, float *dst)
 {
-    for (int64_t p = 0; p < x->k; p += LANES)
-        for (int64_t i = 0; i < x->m; i++, dst += LANES)
-            vec_store(dst, vec_load_first(x->a.data + i * x->a.line + p, x->k - p));
+    for (int64_t p = 0; p < k; p += LANES)
+        for (int64_t i = 0; i < rows; i++, dst += LANES)
+            vec_store(dst, vec_load_first((const float *)a->data + i * a->line + p, k - p));
+    return dst;
 }
 
 /* One vector along k for all sums of a block. */
@@ -101,48 +108,72 @@ INLINE void dot_step(int rows, int columns, const float *a, const vec *right, ve
     }
 }
 
-/* c[0:rows, j:j+columns]: dot products along k, one vector of partial sums for each. */
-INLINE void dot_block(const product *x, const float *a, int rows, int columns, int64_t j)
+/* sum += the products with columns [j, j + columns) along k; returns where a goes on. */
+INLINE const float *dot_columns(const operand *b, bool bf16, const float *a, int rows, int columns,
+                                int64_t j, int64_t k, vec sum[][8])
 {
-    vec sum[DOT_ROWS][8], right[8];
-    const float *b = x->b.data + j * x->b.line;
-    int64_t line = x->b.line, k = x->k, p = 0;
+    vec right[8];
+    int64_t at = j * b->line, line = b->line, p = 0;
+    for (; p + LANES <= k; p += LANES, a += rows * LANES) {
+#pragma GCC unroll 8
+        for (int c = 0; c < columns; c++)
+            right[c] = vec_load_weight(b->data, bf16, at + c * line + p, LANES);
+        if (bf16 && rows > 1) __builtin_prefetch((const uint16_t *)b->data + at + p + DOT_AHEAD);
+        dot_step(rows, columns, a, right, sum);
+    }
+    if (p == k) return a;
+#pragma GCC unroll 8
+    for (int c = 0; c < columns; c++)
+        right[c] = vec_load_weight(b->data, bf16, at + c * line + p, k - p);
+    dot_step(rows, columns, a, right, sum);
+    return a + rows * LANES;
+}
+
+/* tile[0:rows, 0:columns]: dot products along k, one vector of partial sums for each. */
+INLINE void dot_tile(const product *x, bool bf16, const float *a, int rows, int columns, int64_t j,
+                     float *tile)
+{
+    vec sum[DOT_ROWS][8];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
             sum[i][c] = vec_zero();
-    for (; p + LANES <= k; p += LANES, a += rows * LANES) {
-#pragma GCC unroll 8
-        for (int c = 0; c < columns; c++)
-            right[c] = vec_load(b + c * line + p);
-        dot_step(rows, columns, a, right, sum);
-    }
-    if (p < k) {
-#pragma GCC unroll 8
-        for (int c = 0; c < columns; c++)
-            right[c] = vec_load_first(b + c * line + p, k - p);
-        dot_step(rows, columns, a, right, sum);
-    }
-    float tile[DOT_ROWS * TILE_COLUMNS];
+    a = dot_columns(&x->b[0], bf16, a, rows, columns, j, x->border, sum);
+    if (x->k > x->border) dot_columns(&x->b[1], false, a, rows, columns, j, x->k - x->border, sum);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
             tile[i * TILE_COLUMNS + c] = vec_sum(sum[i][c]);
+}
+
+/* c[0:rows, j:j+columns], `together` columns at a time. */
+INLINE void dot_block(const product *x, bool bf16, const float *a, int rows, int columns,
+                      int together, int64_t j)
+{
+    float tile[DOT_ROWS * TILE_COLUMNS];
+    for (int c = 0; c < columns; c += together)
+        dot_tile(x, bf16, a, rows, together, j + c, tile + c);
     write_tile(x, tile, 0, rows, j, columns, true, true);
 }
 
-/* So many columns at a time that rows * columns sums fit in the registers. */
-#define DOT(rows, columns)                                                               \
-    static void dot_##rows(const product *x, const float *a, int64_t begin, int64_t end) \
-    {                                                                                    \
-        int64_t j = begin;                                                               \
-        for (; j + (columns) <= end; j += (columns))                                     \
-            dot_block(x, a, rows, columns, j);                                           \
-        for (; j < end; j++)                                                             \
-            dot_block(x, a, rows, 1, j);                                                 \
+/* So many columns at a time that rows * columns sums fit in the registers; in bf16 one after the
+ * other: the weights of several are too short to be read from memory side by side. */
+typedef void dot_function(const product *x, const float *a, int64_t begin, int64_t end);
+
+#define DOT_OF(name, rows, columns, together, bf16)                                \
+    static void name(const product *x, const float *a, int64_t begin, int64_t end) \
+    {                                                                              \
+        int64_t j = begin;                                                         \
+        for (; j + (columns) <= end; j += (columns))                               \
+            dot_block(x, bf16, a, rows, columns, together, j);                     \
+        for (; j < end; j++)                                                       \
+            dot_block(x, bf16, a, rows, 1, 1, j);                                  \
     }
+#define DOT(rows, columns)                                  \
+    DOT_OF(dot_##rows##_f32, rows, columns, columns, false) \
+    DOT_OF(dot_##rows##_bf16, rows, 8, 1, true)
 #if LANES == 16
 DOT(1, 8)
 DOT(2, 8)
@@ -165,16 +196,19 @@ DOT(8, 1)
 
 static lt_status dot_product(const lt_backend *backend, const product *x, lt_err *err)
 {
-    static void (*const functions[DOT_ROWS])(const product *, const float *, int64_t, int64_t) = {
-        dot_1, dot_2, dot_3, dot_4, dot_5, dot_6, dot_7, dot_8};
-    int64_t threads = x->threads;
-    size_t floats = lt_align_up((size_t)x->k, LANES) * (size_t)x->m;
+    static dot_function *const functions[DOT_ROWS][2] = {
+        {dot_1_f32, dot_1_bf16}, {dot_2_f32, dot_2_bf16}, {dot_3_f32, dot_3_bf16},
+        {dot_4_f32, dot_4_bf16}, {dot_5_f32, dot_5_bf16}, {dot_6_f32, dot_6_bf16},
+        {dot_7_f32, dot_7_bf16}, {dot_8_f32, dot_8_bf16}};
+    int64_t threads = x->threads, extra = x->k - x->border;
+    size_t vectors = lt_align_up((size_t)x->border, LANES) + lt_align_up((size_t)extra, LANES);
     float *a;
-    LT_TRY(lt_scratch_get(backend, LT_SCRATCH_SHARED, floats * sizeof *a, (void **)&a, err));
-    interleave(x, a);
+    LT_TRY(lt_scratch_get(backend, LT_SCRATCH_SHARED, vectors * (size_t)x->m * sizeof *a,
+                          (void **)&a, err));
+    interleave(&x->a[1], x->m, extra, interleave(&x->a[0], x->m, x->border, a));
 #pragma omp parallel for schedule(static) num_threads(x->threads)
     for (int64_t t = 0; t < threads; t++)
-        functions[x->m - 1](x, a, x->n * t / threads, x->n * (t + 1) / threads);
+        functions[x->m - 1][x->b[0].bf16](x, a, x->n * t / threads, x->n * (t + 1) / threads);
     return LT_OK;
 }
 
@@ -223,8 +257,8 @@ static tile_function *const tiles[TILE_ROWS][2] = {
 /* An operand cut into panels of `width` lines. `slot` floats hold a packed panel of one block of k,
  * with room for what packing spills. */
 typedef struct side {
-    const operand *x;
-    int64_t lines, width, slot;
+    const operand *x; /* [2]: x[1] goes on from `border` */
+    int64_t border, lines, width, slot;
 } side;
 
 static int64_t divide_up(int64_t a, int64_t b)
@@ -232,12 +266,27 @@ static int64_t divide_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+static void pack(float *dst, int64_t width, const operand *x, int64_t first, int64_t count,
+                 int64_t p0, int64_t depth)
+{
+    operand known = *x; /* so that `bf16` is a constant in each loop */
+    if (depth == 0) return;
+    if (known.bf16)
+        pack_panel(dst, width, &known, first, count, p0, depth);
+    else
+        pack_panel(dst, width, &known, first, count, p0, depth);
+}
+
+/* A block that reaches over the border is packed in two pieces without a seam. */
 static void pack_side(const side *s, float *dst, int64_t panel, int64_t p0, int64_t depth)
 {
     int64_t first = panel * s->width, count = lt_min_i64(s->width, s->lines - first);
     int64_t width = count; /* rows: just as many as there are; columns: whole vectors */
     if (s->width == TILE_COLUMNS) width = count > LANES ? TILE_COLUMNS : LANES;
-    pack_panel(dst, width, s->x, first, count, p0, depth);
+    int64_t before = lt_max_i64(lt_min_i64(s->border - p0, depth), 0);
+    pack(dst, width, &s->x[0], first, count, p0, before);
+    pack(dst + before * width, width, &s->x[1], first, count, p0 + before - s->border,
+         depth - before);
 }
 
 /* One part of the product that is done between two barriers: shared panels [first, last), and
@@ -319,8 +368,8 @@ static void run_part(const part *t, int64_t local_floats)
 
 static lt_status blocked_product(const lt_backend *backend, const product *x, lt_err *err)
 {
-    side rows = {&x->a, x->m, TILE_ROWS, TILE_ROWS * x->depth + LANES};
-    side columns = {&x->b, x->n, TILE_COLUMNS, TILE_COLUMNS * x->depth + LANES};
+    side rows = {x->a, x->border, x->m, TILE_ROWS, TILE_ROWS * x->depth + LANES};
+    side columns = {x->b, x->border, x->n, TILE_COLUMNS, TILE_COLUMNS * x->depth + LANES};
     part t = {.x = x, .stream_b = x->n >= x->m};
     t.shared = t.stream_b ? rows : columns;
     t.streamed = t.stream_b ? columns : rows;
@@ -354,18 +403,37 @@ static lt_status blocked_product(const lt_backend *backend, const product *x, lt
 
 /* --- The operation --------------------------------------------------------------------------- */
 
+/* A matrix by its lines along k, which are its rows or, with `turned`, its columns. */
+static operand operand_of(const lt_tensor *t, bool turned)
+{
+    operand x = {t->data, turned ? 1 : t->stride[0], turned ? t->stride[0] : 1,
+                 t->dtype == LT_BF16};
+    return x;
+}
+
+/* Blocks of k of nearly equal depth, in whole vectors. */
+static int64_t block_depth(const product *x)
+{
+    int64_t blocks =
+        lt_max_i64(divide_up(x->border, DEPTH_MAX), divide_up(x->k, DEPTH_MAX + DEPTH_EXTRA));
+    return lt_max_i64(divide_up(divide_up(x->k, lt_max_i64(blocks, 1)), 16) * 16, 16);
+}
+
 lt_status CPU(matmul)(const lt_backend *backend, const lt_matmul_args *a, lt_err *err)
 {
     bool a_turned = a->layout == LT_MATMUL_TN, b_turned = a->layout == LT_MATMUL_NT;
     product x = {.args = a, .m = a->c.shape[0], .n = a->c.shape[1]};
     if (x.m == 0 || x.n == 0) return LT_OK;
-    x.k = a->a.shape[a_turned ? 0 : 1];
-    x.a = (operand){a->a.data, a_turned ? 1 : a->a.stride[0], a_turned ? a->a.stride[0] : 1};
-    x.b = (operand){a->b.data, b_turned ? a->b.stride[0] : 1, b_turned ? 1 : a->b.stride[0]};
+    x.border = x.k = a->a.shape[a_turned ? 0 : 1];
+    x.a[0] = operand_of(&a->a, a_turned);
+    x.b[0] = operand_of(&a->b, !b_turned);
+    if (a->a_extra.data) {
+        x.k += a->a_extra.shape[1];
+        x.a[1] = operand_of(&a->a_extra, a_turned);
+        x.b[1] = operand_of(&a->b_extra, !b_turned);
+    }
     x.threads = (double)x.m * (double)x.n * (double)x.k < PARALLEL_MIN ? 1 : backend->threads;
-    /* Blocks of k of nearly equal depth, in whole vectors. */
-    int64_t blocks = lt_max_i64(divide_up(x.k, DEPTH_MAX), 1);
-    x.depth = lt_max_i64(divide_up(divide_up(x.k, blocks), 16) * 16, 16);
+    x.depth = block_depth(&x);
     x.early = a->activation == LT_ACTIVATION_NONE && !a->preactivation.data;
     x.partial = a->preactivation.data ? a->preactivation : a->c;
     /* Sums can wait in c only while nothing that c holds, or may alias, is needed at the end. */

@@ -3,21 +3,20 @@
 #ifndef LT_KERNELS_PACK_H
 #define LT_KERNELS_PACK_H
 
-#include <stdbool.h>
-
 #include "kernels/cpu/vec.h"
 
 /* A matrix of lines that run along the depth of the product: element p of line i is
- * data[i * line + p * depth]; one of the strides is 1. */
+ * data[i * line + p * depth]; one of the strides is 1. f32, or bf16, which packing widens. */
 typedef struct operand {
-    const float *data;
+    const void *data;
     int64_t line, depth;
+    bool bf16;
 } operand;
 
-/* LANES lines at most: blocks of LANES x LANES are turned in registers. Whole vectors are stored,
- * so that lines from `count` on become 0 up to `width`, and what spills past `width` is overwritten
- * by the next row: dst needs room for LANES floats after its end. */
-INLINE void pack_turned(float *dst, int64_t width, const float *src, int64_t line, int64_t count,
+/* LANES lines at most, from element `at` on: blocks of LANES x LANES are turned in registers. Whole
+ * vectors are stored, so that lines from `count` on become 0 up to `width`, and what spills past
+ * `width` is overwritten by the next row: dst needs room for LANES floats after its end. */
+INLINE void pack_turned(float *dst, int64_t width, const operand *x, int64_t at, int64_t count,
                         int64_t depth)
 {
     for (int64_t p = 0; p < depth; p += LANES) {
@@ -28,9 +27,9 @@ INLINE void pack_turned(float *dst, int64_t width, const float *src, int64_t lin
             if (i >= count)
                 block[i] = vec_zero();
             else if (left >= LANES)
-                block[i] = vec_load(src + i * line + p);
+                block[i] = vec_load_weight(x->data, x->bf16, at + i * x->line + p, LANES);
             else
-                block[i] = vec_load_first(src + i * line + p, left);
+                block[i] = vec_load_weight(x->data, x->bf16, at + i * x->line + p, left);
         }
         vec_transpose(block);
 #pragma GCC unroll 16
@@ -44,29 +43,24 @@ INLINE void pack_turned(float *dst, int64_t width, const float *src, int64_t lin
 INLINE void pack_panel(float *dst, int64_t width, const operand *x, int64_t first, int64_t count,
                        int64_t p0, int64_t depth)
 {
-    const float *src = x->data + first * x->line + p0 * x->depth;
+    int64_t at = first * x->line + p0 * x->depth;
     if (x->depth == 1 && x->line != 1) {
         if (width > LANES) { /* then it is 2 LANES, and nothing spills */
             for (int64_t half = 0; half < 2; half++) {
                 int64_t lines = count - half * LANES;
-                pack_turned(dst + half * LANES, width, src + half * LANES * x->line, x->line,
+                pack_turned(dst + half * LANES, width, x, at + half * LANES * x->line,
                             lines < LANES ? lines : LANES, depth);
             }
         } else {
-            pack_turned(dst, width, src, x->line, count, depth);
+            pack_turned(dst, width, x, at, count, depth);
         }
         return;
     }
-    for (int64_t p = 0; p < depth; p++) {
-        const float *from = src + p * x->depth;
-        if (count >= width && width % LANES == 0) {
-            for (int64_t i = 0; i < width; i += LANES)
-                vec_store(dst + p * width + i, vec_load(from + i));
-        } else {
-            for (int64_t i = 0; i < width; i += LANES)
-                vec_store(dst + p * width + i, vec_load_first(from + i, count - i));
-        }
-    }
+    bool whole = count >= width && width % LANES == 0;
+    for (int64_t p = 0; p < depth; p++, at += x->depth)
+        for (int64_t i = 0; i < width; i += LANES)
+            vec_store(dst + p * width + i,
+                      vec_load_weight(x->data, x->bf16, at + i, whole ? LANES : count - i));
 }
 
 #endif

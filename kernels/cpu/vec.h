@@ -4,6 +4,7 @@
 #define LT_KERNELS_VEC_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline, unused))
@@ -125,6 +126,12 @@ INLINE void vec_to_f16(uint16_t *p, vec v)
 INLINE vec vec_from_bf16(const uint16_t *p)
 {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+INLINE vec vec_from_bf16_first(const uint16_t *p, int64_t n)
+{
+    if (n >= LANES) return vec_from_bf16(p);
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(vec_first(n), p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 INLINE void vec_to_bf16(uint16_t *p, vec v)
@@ -296,6 +303,14 @@ INLINE vec vec_from_bf16(const uint16_t *p)
     __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
+INLINE vec vec_from_bf16_first(const uint16_t *p, int64_t n)
+{
+    if (n >= LANES) return vec_from_bf16(p);
+    uint16_t first[LANES] = {0}; /* there is no masked load of 16 bits */
+    for (int64_t i = 0; i < n; i++)
+        first[i] = p[i];
+    return vec_from_bf16(first);
+}
 INLINE void vec_to_bf16(uint16_t *p, vec v)
 {
     __m256i x = _mm256_castps_si256(v), top = _mm256_srli_epi32(x, 16), one = _mm256_set1_epi32(1);
@@ -339,6 +354,13 @@ INLINE void vec_transpose(vec row[LANES])
 INLINE vec vec_zero(void)
 {
     return vec_set(0);
+}
+
+/* The first n lanes from element `at` on of weights, which are f32 or bf16. */
+INLINE vec vec_load_weight(const void *weight, bool bf16, int64_t at, int64_t n)
+{
+    if (bf16) return vec_from_bf16_first((const uint16_t *)weight + at, n);
+    return vec_load_first((const float *)weight + at, n);
 }
 
 /* 64-bit lanes, half as many; the operators + & | ^ << >> work on them. */

@@ -60,6 +60,20 @@ INLINE vec vec_gelu_gate(vec x)
     return vec_sigmoid(vec_set(LT_GELU_2U) * x * cubic);
 }
 
+/* Near 0 an odd polynomial (Cephes), beyond it (1 - e) / (1 + e) with e = e^(-2 |x|). */
+INLINE vec vec_tanh(vec x)
+{
+    static const float c[] = {-3.33332819422e-1f, 1.33314422036e-1f, -5.37397155531e-2f,
+                              2.06390887954e-2f, -5.70498872745e-3f};
+    vec one = vec_set(1.0f), size = vec_abs(x), square = x * x, e = vec_exp(vec_set(-2.0f) * size);
+    vec p = vec_set(c[4]), far = (one - e) / (one + e);
+#pragma GCC unroll 4
+    for (int i = 3; i >= 0; i--)
+        p = vec_fma(p, square, vec_set(c[i]));
+    far = vec_select(vec_greater(x, vec_zero()), far, -far);
+    return vec_select(vec_greater(size, vec_set(0.625f)), far, vec_fma(x * square, p, x));
+}
+
 INLINE vec vec_activate(lt_activation activation, vec x)
 {
     vec square;
@@ -72,6 +86,8 @@ INLINE vec vec_activate(lt_activation activation, vec x)
         return x * vec_sigmoid(x);
     case LT_ACTIVATION_RELU:
         return vec_max(vec_zero(), x);
+    case LT_ACTIVATION_TANH:
+        return vec_tanh(x);
     case LT_ACTIVATION_NONE:
         break;
     }
@@ -97,6 +113,10 @@ INLINE vec vec_activate_derivative(lt_activation activation, vec x)
     }
     case LT_ACTIVATION_RELU:
         return vec_select(vec_greater(x, vec_zero()), one, vec_zero());
+    case LT_ACTIVATION_TANH: { /* 1 - tanh^2 = 4 e / (1 + e)^2, which does not cancel */
+        vec e = vec_exp(vec_set(-2.0f) * vec_abs(x));
+        return vec_set(4.0f) * e / ((one + e) * (one + e));
+    }
     case LT_ACTIVATION_NONE:
         break;
     }

@@ -21,6 +21,8 @@ double REF(activate)(lt_activation activation, double x)
         return x * sigmoid(x);
     case LT_ACTIVATION_RELU:
         return x < 0 ? 0 : x; /* NaN stays NaN */
+    case LT_ACTIVATION_TANH:
+        return tanh(x);
     case LT_ACTIVATION_NONE:
         break;
     }
@@ -43,6 +45,8 @@ double REF(activate_derivative)(lt_activation activation, double x)
     }
     case LT_ACTIVATION_RELU:
         return x > 0;
+    case LT_ACTIVATION_TANH:
+        return 1 / (cosh(x) * cosh(x)); /* 1 - tanh^2, which cancels */
     case LT_ACTIVATION_NONE:
         break;
     }

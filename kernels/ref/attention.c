@@ -5,10 +5,10 @@
 #include "base/checked.h"
 #include "kernels/ref/ref.h"
 
-/* One query: sequence b, row i, head h with key/value head g, and the keys [first, last) it sees.
- */
+/* One query: sequence b, row i, head h with key/value head g. It sees the keys
+ * [first[0], last[0]) of the prefix and [first[1], last[1]) of its document. */
 typedef struct query {
-    int64_t b, i, h, g, first, last;
+    int64_t b, i, h, g, first[2], last[2];
 } query;
 
 static real *vector(const lt_tensor *t, int64_t b, int64_t i, int64_t h)
@@ -18,16 +18,28 @@ static real *vector(const lt_tensor *t, int64_t b, int64_t i, int64_t h)
 
 static query query_at(const lt_attention_args *a, int64_t b, int64_t i, int64_t h)
 {
-    int64_t q_len = a->q.shape[1], kv_len = a->k.shape[1];
+    query q = {.b = b, .i = i, .h = h, .g = h / (a->q.shape[2] / a->k.shape[2])};
     int64_t position = i + (a->offset.data ? integers(&a->offset)[b] : 0);
-    int64_t first = a->first_key.data ? integers(&a->first_key)[b * q_len + i] : 0;
-    if (a->window > 0) first = lt_max_i64(first, position - a->window + 1);
-    return (query){.b = b,
-                   .i = i,
-                   .h = h,
-                   .g = h / (a->q.shape[2] / a->k.shape[2]),
-                   .first = lt_max_i64(first, 0),
-                   .last = lt_min_i64(position + 1, kv_len)};
+    int64_t first = a->first_key.data ? integers(&a->first_key)[b * a->q.shape[1] + i] : 0;
+    q.first[1] = lt_max_i64(first, a->prefix);
+    q.last[1] = lt_min_i64(position + 1, a->k.shape[1]);
+    /* where the query would be if its document followed the prefix directly */
+    int64_t nearer = position - (q.first[1] - a->prefix);
+    q.last[0] = lt_min_i64(nearer + 1, a->prefix);
+    if (a->window > 0) {
+        q.first[0] = lt_max_i64(nearer - a->window + 1, 0);
+        q.first[1] = lt_max_i64(position - a->window + 1, q.first[1]);
+    }
+    return q;
+}
+
+/* Every key that a query sees, in order: for (j = next_key(q, -1); j >= 0; j = next_key(q, j)). */
+static int64_t next_key(const query *q, int64_t j)
+{
+    for (int part = 0; part < 2; part++)
+        if (lt_max_i64(j + 1, q->first[part]) < q->last[part])
+            return lt_max_i64(j + 1, q->first[part]);
+    return -1;
 }
 
 static double dot(const real *x, const real *y, int64_t n)
@@ -60,14 +72,14 @@ static void forward_query(const lt_attention_args *a, const query *q)
     int64_t head_dim = a->q.shape[3];
     real *out = vector(&a->out, q->b, q->i, q->h);
     double maximum = -INFINITY, sum = 0;
-    for (int64_t j = q->first; j < q->last; j++)
+    for (int64_t j = next_key(q, -1); j >= 0; j = next_key(q, j))
         maximum = fmax(maximum, score(a, q, j));
-    for (int64_t j = q->first; j < q->last; j++)
+    for (int64_t j = next_key(q, -1); j >= 0; j = next_key(q, j))
         sum += exp(score(a, q, j) - maximum);
     double lse = maximum + log(sum); /* -inf when no key is seen */
-    if (a->lse.data) *lse_of(a, q) = (real)(q->first < q->last ? lse : -INFINITY);
+    if (a->lse.data) *lse_of(a, q) = (real)(next_key(q, -1) >= 0 ? lse : -INFINITY);
     memset(out, 0, (size_t)head_dim * sizeof *out);
-    for (int64_t j = q->first; j < q->last; j++) {
+    for (int64_t j = next_key(q, -1); j >= 0; j = next_key(q, j)) {
         double p = attention_dropout(a, q, j) * exp(score(a, q, j) - lse);
         const real *v = vector(&a->v, q->b, j, q->g);
         for (int64_t d = 0; d < head_dim; d++)
@@ -85,7 +97,7 @@ static void backward_query(const lt_attention_backward_args *a, const query *q)
     const real *dout = vector(&a->dout, q->b, q->i, q->h), *q_row = vector(&f->q, q->b, q->i, q->h);
     real *dq = vector(&a->dq, q->b, q->i, q->h);
     double delta = dot(dout, vector(&f->out, q->b, q->i, q->h), head_dim), lse = *lse_of(f, q);
-    for (int64_t j = q->first; j < q->last; j++) {
+    for (int64_t j = next_key(q, -1); j >= 0; j = next_key(q, j)) {
         const real *k = vector(&f->k, q->b, j, q->g), *v = vector(&f->v, q->b, j, q->g);
         real *dk = vector(&a->dk, q->b, j, q->g), *dv = vector(&a->dv, q->b, j, q->g);
         double p = exp(score(f, q, j) - lse), factor = attention_dropout(f, q, j);

@@ -24,6 +24,34 @@ REFERENCE(add, lt_add_args)
     return LT_OK;
 }
 
+REFERENCE(scale, lt_scale_args)
+{
+    for (int64_t r = 0; r < lt_row_count(&a->y); r++) {
+        const real *x = row(&a->x, r);
+        real *y = row(&a->y, r);
+        for (int64_t i = 0; i < lt_row_length(&a->y); i++)
+            y[i] = (real)(a->factor * x[i]);
+    }
+    return LT_OK;
+}
+
+/* y[i,j] = (scale[j] + shift) x[i,j] + bias[j] + residual[i,j], or += that */
+REFERENCE(scale_columns, lt_scale_columns_args)
+{
+    for (int64_t i = 0; i < a->y.shape[0]; i++) {
+        const real *x = row(&a->x, i);
+        real *y = row(&a->y, i);
+        for (int64_t j = 0; j < a->y.shape[1]; j++) {
+            double v = (values(&a->scale)[j] + a->shift) * x[j];
+            if (a->bias.data) v += values(&a->bias)[j];
+            if (a->residual.data) v += row(&a->residual, i)[j];
+            if (a->accumulate) v += y[j];
+            y[j] = (real)v;
+        }
+    }
+    return LT_OK;
+}
+
 REFERENCE(zero, lt_zero_args)
 {
     size_t bytes = (size_t)lt_tensor_count(a->y) * lt_dtype_size(a->y.dtype);

@@ -1,19 +1,25 @@
 #include "kernels/ref/ref.h"
 
-/* c[i,j] = sum over p of a(i,p) b(p,j). The layouts differ only in which stride goes with which
- * index. */
+/* sum over p of a(i,p) b(p,j). The layouts differ only in which stride goes with which index. */
+static double product(lt_matmul_layout layout, const lt_tensor *a, const lt_tensor *b, int64_t i,
+                      int64_t j)
+{
+    bool a_transposed = layout == LT_MATMUL_TN, b_transposed = layout == LT_MATMUL_NT;
+    int64_t k = a->shape[a_transposed ? 0 : 1];
+    int64_t a_i = a_transposed ? 1 : a->stride[0], a_p = a_transposed ? a->stride[0] : 1;
+    int64_t b_p = b_transposed ? 1 : b->stride[0], b_j = b_transposed ? b->stride[0] : 1;
+    double sum = 0;
+    for (int64_t p = 0; p < k; p++)
+        sum += (double)values(a)[i * a_i + p * a_p] * weight_at(b, j * b_j + p * b_p);
+    return sum;
+}
+
 REFERENCE(matmul, lt_matmul_args)
 {
-    bool a_transposed = a->layout == LT_MATMUL_TN, b_transposed = a->layout == LT_MATMUL_NT;
-    int64_t m = a->c.shape[0], n = a->c.shape[1], k = a->a.shape[a_transposed ? 0 : 1];
-    int64_t a_i = a_transposed ? 1 : a->a.stride[0], a_p = a_transposed ? a->a.stride[0] : 1;
-    int64_t b_p = b_transposed ? 1 : a->b.stride[0], b_j = b_transposed ? a->b.stride[0] : 1;
-    for (int64_t i = 0; i < m; i++) {
-        for (int64_t j = 0; j < n; j++) {
-            const real *left = values(&a->a) + i * a_i, *right = values(&a->b) + j * b_j;
-            double v = 0;
-            for (int64_t p = 0; p < k; p++)
-                v += (double)left[p * a_p] * (double)right[p * b_p];
+    for (int64_t i = 0; i < a->c.shape[0]; i++) {
+        for (int64_t j = 0; j < a->c.shape[1]; j++) {
+            double v = product(a->layout, &a->a, &a->b, i, j);
+            if (a->a_extra.data) v += product(a->layout, &a->a_extra, &a->b_extra, i, j);
             if (a->bias.data) v += values(&a->bias)[j];
             if (a->preactivation.data) row(&a->preactivation, i)[j] = (real)v;
             v = REF(activate)(a->activation, v);

@@ -6,6 +6,8 @@
 #ifndef LT_KERNELS_REF_H
 #define LT_KERNELS_REF_H
 
+#include <string.h>
+
 #include "kernels/internal.h"
 
 #ifdef LT_REAL_DOUBLE
@@ -35,6 +37,16 @@ static inline real *row(const lt_tensor *t, int64_t r)
 static inline real *values(const lt_tensor *t)
 {
     return t->data;
+}
+
+/* Element i of weights, which may be bf16 where `real` is expected: the upper half of an f32. */
+static inline double weight_at(const lt_tensor *t, int64_t i)
+{
+    if (t->dtype != LT_BF16) return values(t)[i];
+    uint32_t bits = (uint32_t)((const uint16_t *)t->data)[i] << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 static inline const int32_t *integers(const lt_tensor *t)

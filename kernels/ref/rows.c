@@ -6,12 +6,12 @@
 REFERENCE(embedding_forward, lt_embedding_args)
 {
     for (int64_t r = 0; r < a->y.shape[0]; r++) {
-        const real *token = row(&a->token_table, integers(&a->ids)[r]);
+        int64_t token = lt_row_offset(&a->token_table, integers(&a->ids)[r]);
         const real *position = NULL;
         real *y = row(&a->y, r);
         if (a->position_table.data) position = row(&a->position_table, integers(&a->positions)[r]);
         for (int64_t i = 0; i < a->y.shape[1]; i++)
-            y[i] = token[i] + (position ? position[i] : 0);
+            y[i] = (real)(weight_at(&a->token_table, token + i) + (position ? position[i] : 0));
     }
     return LT_OK;
 }

@@ -168,11 +168,12 @@ static lt_status convert_chunk(const lt_backend *backend, const chunk *c, lt_err
 {
     const source *s = c->source;
     int64_t count = c->count * s->layout.columns;
-    size_t size = lt_dtype_size(backend->real);
+    lt_dtype dtype = s->param->dtype;
+    size_t size = lt_dtype_size(dtype);
     char *to = (char *)s->param->weight.data + (size_t)(c->first * s->layout.columns) * size;
     lt_status status;
     float *values = malloc((size_t)count * sizeof *values);
-    void *staged = backend->real == LT_F32 ? values : malloc((size_t)count * size);
+    void *staged = dtype == LT_F32 ? values : malloc((size_t)count * size);
     if (!values || !staged) {
         status = lt_fail_nomem(err, (unsigned long long)count * size, "converting weights");
         goto done;
@@ -180,7 +181,7 @@ static lt_status convert_chunk(const lt_backend *backend, const chunk *c, lt_err
     LT_TRY_GOTO(status,
                 lt_layout_read(&s->layout, s->files, s->entries, c->first, c->count, values, err),
                 done);
-    if (staged != values) lt_numbers_from_f32(values, count, backend->real, staged);
+    if (staged != values) lt_numbers_from_f32(values, count, dtype, staged);
     status = backend->upload(backend, to, staged, (size_t)count * size, err);
 
 done:
@@ -226,13 +227,13 @@ static void loading_free(loading *l)
 }
 
 /* Everything that can be found wrong without memory for the weights. */
-static lt_status loading_begin(const char *directory, const lt_backend *backend, loading *out,
-                               lt_err *err)
+static lt_status loading_begin(const char *directory, const lt_backend *backend, lt_dtype matrices,
+                               loading *out, lt_err *err)
 {
     *out = (loading){0};
     lt_model_config config = {0};
     LT_TRY(lt_model_config_load(directory, &config, err));
-    LT_TRY(lt_model_new(&config, backend, &out->model, err));
+    LT_TRY(lt_model_new(&config, backend, matrices, &out->model, err));
     lt_status status;
     LT_TRY_GOTO(status, lt_weight_files_open(directory, &out->files, err), done);
     out->sources = calloc((size_t)out->model->param_count, sizeof *out->sources);
@@ -251,7 +252,7 @@ done:
 lt_status lt_model_check_directory(const char *directory, int64_t *parameters, lt_err *err)
 {
     loading l;
-    LT_TRY(loading_begin(directory, NULL, &l, err));
+    LT_TRY(loading_begin(directory, NULL, LT_F32, &l, err));
     *parameters = lt_model_parameter_count(l.model, false);
     loading_free(&l);
     return LT_OK;
@@ -260,9 +261,15 @@ lt_status lt_model_check_directory(const char *directory, int64_t *parameters, l
 lt_status lt_model_load(const char *directory, const lt_backend *backend, lt_model **out,
                         lt_err *err)
 {
+    return lt_model_load_as(directory, backend, backend->real, out, err);
+}
+
+lt_status lt_model_load_as(const char *directory, const lt_backend *backend, lt_dtype matrices,
+                           lt_model **out, lt_err *err)
+{
     *out = NULL;
     loading l;
-    LT_TRY(loading_begin(directory, backend, &l, err));
+    LT_TRY(loading_begin(directory, backend, matrices, &l, err));
     lt_status status = lt_model_allocate_weights(l.model, err);
     /* the sources point to the model's rows, which have their memory now */
     if (status == LT_OK) status = convert_all(backend, l.sources, l.model->param_count, err);

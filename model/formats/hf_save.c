@@ -52,10 +52,10 @@ static void add_targets(saver *s, const lt_param *param)
 
 static lt_status plan_targets(saver *s, uint64_t shard_bytes, lt_err *err)
 {
-    size_t capacity = (size_t)s->model->param_count * LT_MAX_PARTS;
+    size_t capacity = (size_t)s->model->own_param_count * LT_MAX_PARTS;
     s->targets = calloc(capacity, sizeof *s->targets);
     if (!s->targets) return lt_fail_nomem(err, capacity * sizeof *s->targets, "saving");
-    for (int i = 0; i < s->model->param_count; i++)
+    for (int i = 0; i < s->model->own_param_count; i++)
         add_targets(s, &s->model->params[i]);
 
     /* greedy, in the table's order; a tensor beyond the limit has a shard to itself */
@@ -87,19 +87,20 @@ static lt_status write_rows(const saver *s, const target *t, int64_t first, int6
                             void *out, lt_err *err)
 {
     const lt_backend *backend = s->model->backend;
-    size_t size = lt_dtype_size(backend->real);
+    lt_dtype dtype = t->param->dtype;
+    size_t size = lt_dtype_size(dtype);
     int64_t columns = t->layout.columns, elements = count * columns;
     const char *from = (const char *)t->param->weight.data + (size_t)(first * columns) * size;
     lt_status status = LT_OK;
     float *values = malloc((size_t)elements * sizeof *values);
-    void *staged = backend->real == LT_F32 ? values : malloc((size_t)elements * size);
+    void *staged = dtype == LT_F32 ? values : malloc((size_t)elements * size);
     if (!values || !staged) {
         status = lt_fail_nomem(err, (unsigned long long)elements * size, "converting weights");
         goto done;
     }
     LT_TRY_GOTO(status, backend->download(backend, staged, from, (size_t)elements * size, err),
                 done);
-    if (staged != values) lt_numbers_to_f32(staged, elements, backend->real, values);
+    if (staged != values) lt_numbers_to_f32(staged, elements, dtype, values);
     lt_layout_write(&t->layout, first, count, values, s->dtype, out);
 
 done:

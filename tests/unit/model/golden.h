@@ -58,6 +58,20 @@ static UNUSED lt_model *load_golden(const char *name, const char *file, const lt
     return model;
 }
 
+static UNUSED lt_status freeze_layers(lt_model *model, int64_t layers, lt_err *e)
+{
+    return lt_model_set_trainable(model, &(lt_trainable){.freeze_layers = layers}, e);
+}
+
+static UNUSED lt_memory_plan plan_of(const lt_model_config *config, const lt_backend *backend,
+                                     const lt_workspace_settings *settings, int64_t frozen)
+{
+    lt_memory_plan plan;
+    const lt_plan_settings what = {.workspace = *settings, .trainable = {.freeze_layers = frozen}};
+    OK(lt_model_plan(config, backend, &what, &plan, err));
+    return plan;
+}
+
 /* --- Batches --------------------------------------------------------------------------------- */
 
 typedef struct test_batch {

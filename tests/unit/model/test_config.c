@@ -289,7 +289,7 @@ static int64_t preset_parameters(const char *preset, int64_t vocab, const lt_bac
                             .pad_token_id = -1};
     OK(lt_model_config_make(&shape, &config, err));
     lt_workspace_settings settings = {.rows = 1, .length = 8, .training = true};
-    OK(lt_model_plan(&config, backend, &settings, 0, &plan, err));
+    plan = plan_of(&config, backend, &settings, 0);
     lt_model_config_free(&config);
     return plan.parameters;
 }

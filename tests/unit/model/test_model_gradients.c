@@ -209,7 +209,7 @@ static void check_frozen(const char *name, int64_t layers, lt_recompute recomput
     lt_workspace_settings settings = training(0.1);
     size_t planned;
     settings.recompute = recompute;
-    OK(lt_model_freeze_layers(frozen, layers, err));
+    OK(freeze_layers(frozen, layers, err));
     OK(lt_model_allocate_gradients(full, err));
     OK(lt_model_allocate_gradients(frozen, err));
     double loss = run_backward(full, &settings, &b.batch, dropout_key);
@@ -229,9 +229,9 @@ static void check_frozen(const char *name, int64_t layers, lt_recompute recomput
                      f->name);
     }
     lt_memory_plan plan;
-    OK(lt_model_plan(&frozen->config, backend, &settings, layers, &plan, err));
+    plan = plan_of(&frozen->config, backend, &settings, layers);
     planned = plan.activations;
-    OK(lt_model_plan(&frozen->config, backend, &settings, 0, &plan, err));
+    plan = plan_of(&frozen->config, backend, &settings, 0);
     if (recompute == LT_RECOMPUTE_NONE) assert_true(planned < plan.activations);
     free_batch(&b);
     lt_model_free(full);
@@ -256,8 +256,8 @@ static void check_plan(const char *name, const lt_workspace_settings *settings, 
     lt_backend *backend = make_backend(NULL);
     lt_model *model = load_golden(name, NULL, backend);
     size_t planned = 0;
-    OK(lt_workspace_plan(&model->config, backend, settings, frozen, &planned, err));
-    OK(lt_model_freeze_layers(model, frozen, err));
+    OK(freeze_layers(model, frozen, err));
+    OK(lt_workspace_plan(model, settings, &planned, err));
     lt_workspace *w = new_workspace(model, settings);
     assert_int_equal(planned, w->arena.used + w->host.used);
     assert_true(w->arena.used <= w->arena.capacity);
@@ -279,7 +279,7 @@ static void test_plan(void **state)
             settings.recompute = (lt_recompute)level;
             for (int64_t frozen = 0; frozen <= 2; frozen++)
                 check_plan(golden_names[m], &settings, frozen);
-            OK(lt_workspace_plan(&model->config, backend, &settings, 0, &bytes, err));
+            OK(lt_workspace_plan(model, &settings, &bytes, err));
             assert_true(bytes < last);
             last = bytes;
         }

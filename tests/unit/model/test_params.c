@@ -85,7 +85,7 @@ static void test_freezing(void **state)
     lt_err err = {0};
     for (int64_t frozen = 1; frozen <= 3; frozen++) {
         lt_model *model = create("gpt2", 3, 1, backend);
-        OK(lt_model_freeze_layers(model, frozen, err));
+        OK(freeze_layers(model, frozen, err));
         check_places(model);
         int64_t total = 0;
         for (int i = 0; i < model->param_count; i++) {
@@ -95,15 +95,15 @@ static void test_freezing(void **state)
         }
         assert_int_equal(lt_model_parameter_count(model, true), total);
         OK(lt_model_allocate_gradients(model, err));
-        assert_null(lt_ends_gradients(model).embed_tokens.data);
-        assert_null(lt_ends_gradients(model).lm_head.data); /* tied to a frozen embedding */
+        assert_null(lt_ends_gradients(model, NULL).embed_tokens.data);
+        assert_null(lt_ends_gradients(model, NULL).lm_head.data); /* tied to a frozen embedding */
         assert_null(lt_block_gradients(model, frozen - 1).qkv_weight.data);
-        assert_int_equal(lt_model_freeze_layers(model, 0, &err), LT_ERR_USAGE);
+        assert_int_equal(freeze_layers(model, 0, &err), LT_ERR_USAGE);
         lt_model_free(model);
     }
     lt_model *model = create("gpt2", 3, 1, backend);
-    assert_int_equal(lt_model_freeze_layers(model, 4, &err), LT_ERR_USAGE);
-    assert_int_equal(lt_model_freeze_layers(model, -1, &err), LT_ERR_USAGE);
+    assert_int_equal(freeze_layers(model, 4, &err), LT_ERR_USAGE);
+    assert_int_equal(freeze_layers(model, -1, &err), LT_ERR_USAGE);
     lt_model_free(model);
 }
 
@@ -113,11 +113,11 @@ static void test_plan(void **state)
     (void)state;
     for (const char *const *family = lt_model_families(); *family; family++) {
         lt_model *model = create(*family, 3, 1, backend);
-        OK(lt_model_freeze_layers(model, 1, err));
+        OK(freeze_layers(model, 1, err));
         OK(lt_model_allocate_gradients(model, err));
         lt_memory_plan plan;
         lt_workspace_settings settings = {.rows = 1, .length = 8, .training = true};
-        OK(lt_model_plan(&model->config, backend, &settings, 1, &plan, err));
+        plan = plan_of(&model->config, backend, &settings, 1);
         assert_int_equal(plan.weights, model->weights.capacity);
         assert_int_equal(plan.gradients, model->gradients.capacity);
         assert_int_equal(plan.parameters, lt_model_parameter_count(model, false));
@@ -201,7 +201,7 @@ static void test_growth(void **state)
     for (int f = 0; f < 2; f++) {
         lt_model *model = create(families[f], 2, 3, backend),
                  *old = create(families[f], 2, 3, backend);
-        OK(lt_model_freeze_layers(model, 1, err));
+        OK(freeze_layers(model, 1, err));
         assert_int_equal(lt_model_grow_vocab(model, 100, &err), LT_ERR_USAGE);
         assert_int_equal(lt_model_grow_vocab(model, 1 << 23, &err), LT_ERR_LIMIT);
         OK(lt_model_grow_vocab(model, 101, err));
@@ -222,7 +222,7 @@ static void test_growth(void **state)
                     assert_true(fabs(element(*now, r * 64 + c) - mean) < 1e-7);
             }
         }
-        assert_int_equal(lt_ends_weights(model).lm_head.shape[0], 104);
+        assert_int_equal(lt_ends_weights(model, NULL).lm_head.shape[0], 104);
         OK(lt_model_allocate_gradients(model, err));
         assert_int_equal(lt_model_grow_vocab(model, 105, &err), LT_ERR_USAGE);
         lt_model_free(model);

@@ -1,0 +1,261 @@
+/* lathe merge: a LoRA adapter into its model's weights, as a plain model directory. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fsio.h"
+#include "base/rng.h"
+#include "cli/adapters.h"
+#include "cli/cli.h"
+#include "train/open_model.h"
+
+typedef struct merge_settings {
+    char *model, *adapter, *output, *dtype;
+    bool verify;
+    int64_t threads;
+} merge_settings;
+
+#define FIELD(name) offsetof(merge_settings, name)
+
+static const lt_option options[] = {
+    {.name = "model",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(model),
+     .required = true,
+     .metavar = "DIR",
+     .help = "The adapter's base: a model directory, or org/name in the local Hugging Face cache."},
+    {.name = "adapter",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(adapter),
+     .required = true,
+     .metavar = "DIR",
+     .help = "PEFT directory of a LoRA (or DoRA) adapter."},
+    {.name = "output",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(output),
+     .required = true,
+     .metavar = "DIR",
+     .help = "Where the merged model goes; must not exist."},
+    {.name = "dtype",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(dtype),
+     .choices = "f32|bf16|f16|float32|bfloat16|float16",
+     .help =
+         "Number type of the merged weights; as the base's when adapter and base have the same."},
+    {.name = "verify",
+     .type = LT_OPTION_FLAG,
+     .offset = FIELD(verify),
+     .help = "Compare the logits of base and adapter with those of the merged model as it is read "
+             "back."},
+    {.name = "threads",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(threads),
+     .default_text = "0",
+     .max = 4096,
+     .help = "CPU threads; 0: all cores."},
+};
+
+static const lt_option_table table = {
+    .command = "lathe merge",
+    .synopsis = "lathe merge --model DIR --adapter DIR --output DIR [--dtype bf16] [--verify]",
+    .description =
+        "Adds a LoRA adapter to its model's weights: in f32, rounded once. The result is "
+        "a plain Hugging Face directory for any server.\n\n"
+        "  lathe merge --model gpt2 --adapter run/final --output merged --verify",
+    .options = options,
+    .count = sizeof options / sizeof *options,
+};
+
+/* --- Number types ----------------------------------------------------------------------------- */
+
+static lt_dtype dtype_by_name(const char *name)
+{
+    if (name[0] == 'b') return LT_BF16;
+    return strstr(name, "16") ? LT_F16 : LT_F32;
+}
+
+/* What config.json says the weights are stored as. */
+static lt_dtype base_dtype(const lt_model_config *config)
+{
+    const char *name = json_string_value(json_object_get(config->source, "dtype"));
+    if (!name) name = json_string_value(json_object_get(config->source, "torch_dtype"));
+    return name ? dtype_by_name(name) : LT_F32;
+}
+
+static lt_status choose_dtype(const merge_settings *s, const lt_model *model,
+                              const lt_adapter *adapter, lt_dtype *out, lt_err *err)
+{
+    lt_dtype base = base_dtype(&model->config), update = lt_adapter_file_dtype(adapter);
+    *out = s->dtype ? dtype_by_name(s->dtype) : base;
+    if (s->dtype || base == update) return LT_OK;
+    return lt_fail(err, LT_ERR_USAGE,
+                   "the base is stored as %s and the adapter as %s: say what the merged weights "
+                   "should be, --dtype f32 (nothing is lost) or --dtype %s (rounded once, as the "
+                   "base)",
+                   lt_dtype_name(base), lt_dtype_name(update), lt_dtype_name(base));
+}
+
+/* --- Verifying -------------------------------------------------------------------------------- */
+
+enum { VERIFY_ROWS = 2, VERIFY_LENGTH = 32 };
+
+/* Logits of two rows of ids drawn at random, always the same. *out: caller frees. */
+static lt_status probe(const lt_model *model, float **out, int64_t *count, lt_err *err)
+{
+    int32_t ids[VERIFY_ROWS * VERIFY_LENGTH], positions[VERIFY_ROWS * VERIFY_LENGTH];
+    int32_t first_key[VERIFY_ROWS * VERIFY_LENGTH] = {0};
+    int64_t length = model->config.max_position_embeddings;
+    if (length > VERIFY_LENGTH) length = VERIFY_LENGTH;
+    for (int64_t i = 0; i < VERIFY_ROWS * length; i++) {
+        ids[i] = (int32_t)lt_random_below(1, 1, (uint64_t)i, (uint64_t)model->config.vocab_size);
+        positions[i] = (int32_t)(i % length);
+    }
+    const lt_batch batch = {.rows = VERIFY_ROWS,
+                            .length = length,
+                            .input_ids = ids,
+                            .positions = positions,
+                            .first_key = first_key};
+    const lt_workspace_settings room = {.rows = VERIFY_ROWS, .length = length};
+    lt_workspace *workspace = NULL;
+    *count = VERIFY_ROWS * length * model->config.vocab_size;
+    *out = malloc((size_t)*count * sizeof **out);
+    if (!*out) return lt_fail_nomem(err, (size_t)*count * sizeof **out, "the logits");
+    lt_status status = lt_workspace_create(model, &room, &workspace, err);
+    if (status == LT_OK) status = lt_model_logits(model, workspace, &batch, *out, err);
+    lt_workspace_free(workspace);
+    return status;
+}
+
+/* The bound for f32 is what reordered sums differ by; for 16 bits, what rounding the weights does.
+ */
+static lt_status compare(const float *before, const float *after, int64_t count, lt_dtype dtype,
+                         lt_err *err)
+{
+    double worst = 0, largest = 0, squares = 0, difference = 0;
+    for (int64_t i = 0; i < count; i++) {
+        double d = fabs((double)before[i] - (double)after[i]);
+        if (!(d <= worst)) worst = d;
+        largest = fmax(largest, fabs((double)before[i]));
+        squares += (double)before[i] * (double)before[i];
+        difference += d * d;
+    }
+    double relative = squares > 0 ? sqrt(difference / squares) : 0;
+    double bound = dtype == LT_F32 ? 1e-4 : 5e-2;
+    printf(
+        "verified      logits differ by at most %.2e (the largest is %.2f), %.2e of their size\n",
+        worst, largest, relative);
+    if (relative <= bound) return LT_OK;
+    return lt_fail(err, LT_ERR_NUMERIC,
+                   "the merged model does not compute what base and adapter do: the logits differ "
+                   "by %.2e of their size, and at most %.0e was expected; nothing was written",
+                   relative, bound);
+}
+
+static lt_status verify(const char *directory, const lt_backend *backend, const float *before,
+                        int64_t expected, lt_dtype dtype, lt_err *err)
+{
+    lt_model *model = NULL;
+    float *after = NULL;
+    int64_t count;
+    lt_status status;
+    LT_TRY_GOTO(status, lt_model_load(directory, backend, &model, err), done);
+    LT_TRY_GOTO(status, probe(model, &after, &count, err), done);
+    status = count == expected ? compare(before, after, count, dtype, err)
+                               : lt_fail(err, LT_ERR_FORMAT, "the merged model has other sizes");
+done:
+    free(after);
+    lt_model_free(model);
+    return status;
+}
+
+/* --- The command ------------------------------------------------------------------------------ */
+
+static lt_status write_model(const merge_settings *s, const lt_opened_model *opened,
+                             const lt_backend *backend, lt_dtype dtype, const float *before,
+                             int64_t count, lt_err *err)
+{
+    lt_new_directory directory = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_make_parent_directories(s->output, err), done);
+    LT_TRY_GOTO(status, lt_new_directory_begin(&directory, s->output, err), done);
+    LT_TRY_GOTO(status, lt_model_save(opened->model, directory.temporary, dtype, err), done);
+    if (opened->tokenizer)
+        LT_TRY_GOTO(status, lt_tokenizer_save(opened->tokenizer, directory.temporary, err), done);
+    if (opened->notes.has_template)
+        LT_TRY_GOTO(status, lt_model_notes_save(&opened->notes, directory.temporary, err), done);
+    if (before)
+        LT_TRY_GOTO(status, verify(directory.temporary, backend, before, count, dtype, err), done);
+    status = lt_new_directory_commit(&directory, false, err);
+done:
+    if (status != LT_OK) lt_new_directory_abort(&directory);
+    return status;
+}
+
+/* An answer of the merged model ends as one of the adapter's did. */
+static void take_stop_token(lt_opened_model *opened)
+{
+    const char *stop =
+        opened->notes.has_template ? lt_template_stop_token(opened->notes.template_) : NULL;
+    int32_t id = stop && opened->tokenizer ? lt_tokenizer_token_id(opened->tokenizer, stop) : -1;
+    if (id < 0) return;
+    opened->model->config.eos_token_ids[0] = id;
+    opened->model->config.eos_token_count = 1;
+}
+
+static lt_status merge(const merge_settings *s, const lt_backend *backend, lt_opened_model *opened,
+                       lt_err *err)
+{
+    lt_adapter *adapter = opened->model->adapters[0];
+    lt_dtype dtype;
+    float *before = NULL;
+    int64_t count = 0;
+    lt_status status;
+    LT_TRY(choose_dtype(s, opened->model, adapter, &dtype, err));
+    /* the logits before take memory and time: refuse what can not be merged first */
+    if (s->verify && lt_adapter_virtual_tokens(adapter) == 0)
+        LT_TRY_GOTO(status, probe(opened->model, &before, &count, err), done);
+    LT_TRY_GOTO(status, lt_adapter_merge(opened->model, adapter, err), done);
+    take_stop_token(opened);
+    LT_TRY_GOTO(status, write_model(s, opened, backend, dtype, before, count, err), done);
+    printf("merged model  %s (%s)\n", s->output, lt_dtype_name(dtype));
+done:
+    free(before);
+    return status;
+}
+
+static lt_status run(const merge_settings *s, lt_err *err)
+{
+    const lt_adapter_source source = {.name = "merged", .directory = s->adapter};
+    const lt_backend_settings machine = {.threads = (int)s->threads};
+    lt_buffer directory = {0};
+    lt_backend *backend = NULL;
+    lt_opened_model opened = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_require_new_directory(s->output, err), done);
+    LT_TRY_GOTO(status, lt_model_resolve(s->model, &directory, err), done);
+    LT_TRY_GOTO(status, lt_backend_create(&machine, &backend, err), done);
+    LT_TRY_GOTO(status,
+                lt_open_model(lt_buffer_text(&directory), &source, 1, false, backend, &opened, err),
+                done);
+    status = merge(s, backend, &opened, err);
+done:
+    lt_close_model(&opened);
+    lt_backend_free(backend);
+    lt_buffer_free(&directory);
+    return status;
+}
+
+int lt_cmd_merge(int argc, char **argv)
+{
+    merge_settings settings = {0};
+    lt_option_result given = {0};
+    lt_err err = {0};
+    int exit_code = LT_EXIT_OK;
+    if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
+        lt_status status = run(&settings, &err);
+        if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
+    }
+    lt_options_free(&table, &settings, &given);
+    return exit_code;
+}
