@@ -132,6 +132,28 @@ lt_status CPU(add)(const lt_backend *backend, const lt_add_args *a, UNUSED_ERR)
     return LT_OK;
 }
 
+/* y[i,j] = (scale[j] + shift) x[i,j] + bias[j] + residual[i,j], or += that */
+lt_status CPU(scale_columns)(const lt_backend *backend, const lt_scale_columns_args *a, UNUSED_ERR)
+{
+    int64_t rows = a->y.shape[0], dim = a->y.shape[1];
+    const float *scale = a->scale.data, *bias = a->bias.data;
+    vec shift = vec_set((float)a->shift);
+#pragma omp parallel for schedule(static) num_threads(threads_for(backend, rows *dim))
+    for (int64_t r = 0; r < rows; r++) {
+        const float *x = row(&a->x, r), *residual = a->residual.data ? row(&a->residual, r) : NULL;
+        float *y = row(&a->y, r);
+        for (int64_t j = 0; j < dim; j += LANES) {
+            int64_t n = dim - j;
+            vec v = (vec_load_first(scale + j, n) + shift) * vec_load_first(x + j, n);
+            if (bias) v += vec_load_first(bias + j, n);
+            if (residual) v += vec_load_first(residual + j, n);
+            if (a->accumulate) v += vec_load_first(y + j, n);
+            vec_store_first(y + j, v, n);
+        }
+    }
+    return LT_OK;
+}
+
 lt_status CPU(dropout)(const lt_backend *backend, const lt_dropout_args *a, UNUSED_ERR)
 {
     int64_t count = lt_tensor_count(a->x);

@@ -118,7 +118,8 @@ INLINE const float *dot_columns(const operand *b, bool bf16, const float *a, int
 #pragma GCC unroll 8
         for (int c = 0; c < columns; c++)
             right[c] = vec_load_weight(b->data, bf16, at + c * line + p, LANES);
-        if (bf16 && rows > 1) __builtin_prefetch((const uint16_t *)b->data + at + p + DOT_AHEAD);
+        if (bf16 && rows > 1) /* with one row the processor itself looks far enough ahead */
+            __builtin_prefetch((const uint16_t *)b->data + at + p + DOT_AHEAD);
         dot_step(rows, columns, a, right, sum);
     }
     if (p == k) return a;

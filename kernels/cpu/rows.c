@@ -1,4 +1,4 @@
-/* Embedding, bias gradient, cross-entropy. */
+/* Sums over rows, the norms of DoRA, embedding, cache, cross-entropy. */
 #include <string.h>
 
 #include "base/batch.h"
@@ -14,16 +14,28 @@ static float *row(const lt_tensor *t, int64_t r)
     return (float *)t->data + lt_row_offset(t, r);
 }
 
+/* The sums over all rows, in order, of the block of columns from j on: of dy, or of dy z. */
+INLINE void sum_columns(const lt_tensor *dy, const lt_tensor *z, int64_t j, vec sum[4])
+{
+    int64_t left = dy->shape[1] - j;
+    for (int v = 0; v < 4; v++)
+        sum[v] = vec_zero();
+    for (int64_t i = 0; i < dy->shape[0]; i++)
+        for (int v = 0; v < 4; v++) {
+            vec d = vec_load_first(row(dy, i) + j + v * LANES, left - v * LANES);
+            if (z) d *= vec_load_first(row(z, i) + j + v * LANES, left - v * LANES);
+            sum[v] += d;
+        }
+}
+
 lt_status CPU(bias_backward)(const lt_backend *backend, const lt_bias_backward_args *a, UNUSED_ERR)
 {
     int64_t rows = a->dy.shape[0], n = a->dy.shape[1];
     float *dbias = a->dbias.data;
 #pragma omp parallel for schedule(static) num_threads(threads_for(backend, rows *n))
     for (int64_t j = 0; j < n; j += COLUMNS) {
-        vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
-        for (int64_t i = 0; i < rows; i++)
-            for (int v = 0; v < 4; v++)
-                sum[v] += vec_load_first(row(&a->dy, i) + j + v * LANES, n - j - v * LANES);
+        vec sum[4];
+        sum_columns(&a->dy, NULL, j, sum);
         for (int v = 0; v < 4; v++) {
             int64_t at = j + v * LANES;
             vec_store_first(dbias + at, vec_load_first(dbias + at, n - at) + sum[v], n - at);
@@ -32,17 +44,89 @@ lt_status CPU(bias_backward)(const lt_backend *backend, const lt_bias_backward_a
     return LT_OK;
 }
 
+lt_status CPU(dora_backward)(const lt_backend *backend, const lt_dora_backward_args *a, UNUSED_ERR)
+{
+    int64_t rows = a->dy.shape[0], n = a->dy.shape[1];
+    const float *norm = a->norm.data;
+    float *d = a->dmagnitude.data;
+#pragma omp parallel for schedule(static) num_threads(threads_for(backend, rows *n))
+    for (int64_t j = 0; j < n; j += COLUMNS) {
+        vec sum[4];
+        sum_columns(&a->dy, &a->z, j, sum);
+        for (int v = 0; v < 4; v++) {
+            int64_t at = j + v * LANES;
+            vec slope = sum[v] / vec_load_first(norm + at, n - at);
+            vec_store_first(d + at, vec_load_first(d + at, n - at) + slope, n - at);
+        }
+    }
+    return LT_OK;
+}
+
+/* --- The norms of DoRA ----------------------------------------------------------------------- */
+
+#define NORM_ROWS 4 /* rows of the weight that share each load of a */
+
+/* |W[j] + scaling B[j] A| for rows j .. j + rows. */
+INLINE void direction_norms(const lt_dora_norm_args *a, int64_t j, int rows, float *norm)
+{
+    int64_t in = a->weight.shape[1], rank = a->b.shape[1];
+    bool bf16 = a->weight.dtype == LT_BF16;
+    vec squares[NORM_ROWS], update[NORM_ROWS];
+    for (int r = 0; r < rows; r++)
+        squares[r] = vec_zero();
+    for (int64_t i = 0; i < in; i += LANES) {
+        for (int r = 0; r < rows; r++)
+            update[r] = vec_zero();
+        for (int64_t p = 0; p < rank; p++) {
+            vec right = vec_load_first(row(&a->a, p) + i, in - i);
+            for (int r = 0; r < rows; r++)
+                update[r] = vec_fma(vec_set(row(&a->b, j + r)[p]), right, update[r]);
+        }
+        for (int r = 0; r < rows; r++) {
+            int64_t at = lt_row_offset(&a->weight, j + r) + i;
+            vec w = vec_load_weight(a->weight.data, bf16, at, in - i);
+            vec v = vec_fma(update[r], vec_set((float)a->scaling), w);
+            squares[r] = vec_fma(v, v, squares[r]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        norm[r] = sqrtf(vec_sum(squares[r]));
+}
+
+lt_status CPU(dora_norm)(const lt_backend *backend, const lt_dora_norm_args *a, UNUSED_ERR)
+{
+    int64_t out = a->weight.shape[0], in = a->weight.shape[1];
+    const float *magnitude = a->magnitude.data;
+    float *norm = a->norm.data, *scale = a->scale.data;
+#pragma omp parallel for schedule(static) num_threads(threads_for(backend, out *in))
+    for (int64_t j = 0; j < out; j += NORM_ROWS) {
+        int64_t end = lt_min_i64(j + NORM_ROWS, out);
+        if (end - j == NORM_ROWS)
+            direction_norms(a, j, NORM_ROWS, norm + j);
+        else
+            for (int64_t r = j; r < end; r++)
+                direction_norms(a, r, 1, norm + r);
+        for (int64_t r = j; magnitude && r < end; r++)
+            scale[r] = magnitude[r] / norm[r];
+    }
+    return LT_OK;
+}
+
+/* --- Rows by index --------------------------------------------------------------------------- */
+
 lt_status CPU(embedding_forward)(const lt_backend *backend, const lt_embedding_args *a, UNUSED_ERR)
 {
     const int32_t *ids = a->ids.data, *positions = a->positions.data;
     int64_t rows = a->y.shape[0], dim = a->y.shape[1];
+    bool bf16 = a->token_table.dtype == LT_BF16;
 #pragma omp parallel for schedule(static) num_threads(threads_for(backend, rows *dim))
     for (int64_t r = 0; r < rows; r++) {
-        const float *token = row(&a->token_table, ids[r]), *position = NULL;
+        int64_t token = lt_row_offset(&a->token_table, ids[r]);
+        const float *position = NULL;
         float *y = row(&a->y, r);
         if (a->position_table.data) position = row(&a->position_table, positions[r]);
         for (int64_t i = 0; i < dim; i += LANES) {
-            vec v = vec_load_first(token + i, dim - i);
+            vec v = vec_load_weight(a->token_table.data, bf16, token + i, dim - i);
             if (position) v += vec_load_first(position + i, dim - i);
             vec_store_first(y + i, v, dim - i);
         }
@@ -75,6 +159,34 @@ lt_status CPU(embedding_backward)(const lt_backend *backend, const lt_embedding_
         add_rows(&a->dtoken_table, a->ids.data, &a->dy, i, end);
         add_rows(&a->dposition_table, a->positions.data, &a->dy, i, end);
     }
+    return LT_OK;
+}
+
+/* Rows whose heads lie side by side are copied whole. */
+static void append(const lt_backend *backend, const lt_tensor *kv, const lt_tensor *cache,
+                   const int32_t *offset)
+{
+    int64_t length = kv->shape[1], heads = kv->shape[2], width = kv->shape[3];
+    int64_t rows = kv->shape[0] * length, elements = rows * heads * width;
+    if (kv->stride[2] == width && cache->stride[2] == width) {
+        width *= heads;
+        heads = 1;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads_for(backend, elements))
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t b = r / length, i = r % length;
+        const float *from = (float *)kv->data + b * kv->stride[0] + i * kv->stride[1];
+        float *to = (float *)cache->data + b * cache->stride[0];
+        to += (offset[b] + i) * cache->stride[1];
+        for (int64_t h = 0; elements && h < heads; h++)
+            memcpy(to + h * cache->stride[2], from + h * kv->stride[2], (size_t)width * sizeof *to);
+    }
+}
+
+lt_status CPU(cache_append)(const lt_backend *backend, const lt_cache_append_args *a, UNUSED_ERR)
+{
+    append(backend, &a->k, &a->k_cache, a->offset.data);
+    append(backend, &a->v, &a->v_cache, a->offset.data);
     return LT_OK;
 }
 

@@ -1,4 +1,4 @@
-/* Which operations kernels/cpu takes over from kernels/ref. The others move little, once a step. */
+/* Which operations kernels/cpu takes over from kernels/ref. The others move little. */
 #include "kernels/cpu/cpu.h"
 
 void CPU(fill)(lt_ops *ops)
@@ -18,9 +18,13 @@ void CPU(fill)(lt_ops *ops)
     ops->swiglu_backward = CPU(swiglu_backward);
     ops->embedding_forward = CPU(embedding_forward);
     ops->embedding_backward = CPU(embedding_backward);
+    ops->cache_append = CPU(cache_append);
     ops->cross_entropy = CPU(cross_entropy);
     ops->dropout = CPU(dropout);
     ops->add = CPU(add);
+    ops->scale_columns = CPU(scale_columns);
+    ops->dora_norm = CPU(dora_norm);
+    ops->dora_backward = CPU(dora_backward);
     ops->zero = CPU(zero);
     ops->convert = CPU(convert);
     ops->sum_squares = CPU(sum_squares);

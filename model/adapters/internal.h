@@ -143,6 +143,17 @@ lt_status lt_target_matches(const lt_adapter_config *config, const char *module,
 lt_status lt_target_rank(const lt_adapter_config *config, const char *module, int64_t *r,
                          double *alpha, lt_err *err);
 
+/* Embedding and head, which can be trained whole. */
+typedef struct lt_saved_module {
+    const char *alias;         /* "embed", "lm_head" */
+    char path[LT_MODULE_SIZE]; /* what the Hugging Face class calls it: "transformer.wte" */
+    char file[LT_MODULE_SIZE]; /* what files of older versions call it; mostly the same */
+} lt_saved_module;
+
+void lt_saved_modules(const lt_family *family, lt_saved_module out[2]);
+/* Does the name, as modules_to_save has it, mean this one? */
+bool lt_saved_module_is(const lt_saved_module *module, const char *name);
+
 /* --- prompt_encoder.c --------------------------------------------------------------------------
  */
 

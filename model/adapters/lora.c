@@ -158,18 +158,13 @@ static lt_status add_linear(building *b, lt_err *err)
 static lt_status add_saved(building *b, const char *saved, lt_err *err)
 {
     const lt_model_config *c = &b->model->config;
-    static const char *const rows[] = {"embed_tokens.weight", "lm_head.weight"};
+    lt_saved_module modules[2];
+    lt_saved_modules(c->family, modules);
     for (int i = 0; i < 2; i++) {
-        char name[96];
-        const char *file = lt_family_find_row(c->family, rows[i])->files[0];
-        size_t length = strlen(file) - strlen(".weight"), saved_length = strlen(saved);
-        bool matches = saved_length <= length &&
-                       strncmp(file + length - saved_length, saved, saved_length) == 0 &&
-                       (saved_length == length || file[length - saved_length - 1] == '.');
-        if (!matches) continue;
-        snprintf(name, sizeof name, "modules_to_save.%s", file);
+        if (!lt_saved_module_is(&modules[i], saved)) continue;
         *(i == 0 ? &b->adapter->embed : &b->adapter->head) = b->first + b->list.count;
-        lt_param *row = add_row(&b->list, i == 0 ? -1 : (int)c->num_hidden_layers, name, "");
+        lt_param *row = add_row(&b->list, i == 0 ? -1 : (int)c->num_hidden_layers, "", "");
+        snprintf(row->name, sizeof row->name, "modules_to_save.%.60s.weight", modules[i].path);
         row->ndim = 2;
         row->shape[0] = c->vocab_size;
         row->shape[1] = c->hidden_size;

@@ -256,30 +256,50 @@ lt_status lt_adapter_choose_targets(const lt_family *family, const char *text,
     return LT_OK;
 }
 
-/* "transformer.wte.weight" to "wte". */
-static void leaf_of(const lt_family *family, const char *row, char *out, size_t size)
+/* --- Whole modules ---------------------------------------------------------------------------- */
+
+static const char *last_name(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot ? dot + 1 : path;
+}
+
+/* The path of a row's file without ".weight". */
+static void file_module(const lt_family *family, const char *row, char *out, size_t size)
 {
     const char *file = lt_family_find_row(family, row)->files[0];
-    size_t length = strlen(file) - strlen(".weight"), from = length;
-    while (from > 0 && file[from - 1] != '.')
-        from--;
-    snprintf(out, size, "%.*s", (int)(length - from), file + from);
+    snprintf(out, size, "%.*s", (int)(strlen(file) - strlen(".weight")), file);
+}
+
+void lt_saved_modules(const lt_family *family, lt_saved_module out[2])
+{
+    static const char *const rows[] = {"embed_tokens.weight", "lm_head.weight"};
+    static const char *const aliases[] = {"embed", "lm_head"};
+    for (int i = 0; i < 2; i++) {
+        out[i].alias = aliases[i];
+        file_module(family, rows[i], out[i].file, sizeof out[i].file);
+        snprintf(out[i].path, sizeof out[i].path, "%s", out[i].file);
+    }
+    if (family->head_module) snprintf(out[1].path, sizeof out[1].path, "%s", family->head_module);
+}
+
+bool lt_saved_module_is(const lt_saved_module *module, const char *name)
+{
+    return ends_with_name(module->path, name) || ends_with_name(module->file, name);
 }
 
 static lt_status take_saved(void *context, const char *name, lt_err *err)
 {
     choosing *c = context;
-    char embed[64], head[64];
-    leaf_of(c->family, "embed_tokens.weight", embed, sizeof embed);
-    leaf_of(c->family, "lm_head.weight", head, sizeof head);
-    if (strcmp(name, "embed") == 0 || strcmp(name, embed) == 0)
-        return add_once(&c->config->modules_to_save, embed, err);
-    if (strcmp(name, "lm_head") == 0 || strcmp(name, head) == 0)
-        return add_once(&c->config->modules_to_save, head, err);
+    lt_saved_module modules[2];
+    lt_saved_modules(c->family, modules);
+    for (int i = 0; i < 2; i++)
+        if (strcmp(name, modules[i].alias) == 0 || lt_saved_module_is(&modules[i], name))
+            return add_once(&c->config->modules_to_save, last_name(modules[i].path), err);
     return lt_fail(err, LT_ERR_USAGE,
                    "--modules-to-save: \"%.80s\" can not be trained whole beside LoRA; embed (%s) "
                    "and lm_head (%s) can",
-                   name, embed, head);
+                   name, last_name(modules[0].path), last_name(modules[1].path));
 }
 
 lt_status lt_adapter_choose_saved(const lt_family *family, const char *text,

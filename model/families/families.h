@@ -57,6 +57,7 @@ struct lt_family {
     const char *prefix;       /* "model.": may be missing in front of every name but the head's */
     const lt_family_row *rows;
     size_t row_count;
+    const char *head_module; /* what the class calls its head, where files say otherwise; or NULL */
     const char *const *ignored; /* endings of names that are buffers; NULL-terminated */
     const lt_config_key *keys;
     size_t key_count;

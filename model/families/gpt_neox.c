@@ -59,6 +59,7 @@ const lt_family lt_family_gpt_neox = {
     .prefix = "gpt_neox.",
     .rows = rows,
     .row_count = LT_COUNT_OF(rows),
+    .head_module = "lm_head", /* since transformers 5; the files still say embed_out */
     .ignored = ignored,
     .keys = keys,
     .key_count = LT_COUNT_OF(keys),

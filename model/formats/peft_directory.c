@@ -75,19 +75,28 @@ static const lt_safetensors_entry *take_with_adapter_name(reader *r, const char 
     return take(r, spelled);
 }
 
-/* "x.weight" as "x.modules_to_save.default.weight" or "x.modules_to_save.weight". */
-static const lt_safetensors_entry *take_saved(reader *r, const char *key)
+/* "x.weight", or as "x.modules_to_save.default.weight" or "x.modules_to_save.weight". */
+static const lt_safetensors_entry *take_module(reader *r, const char *module)
 {
-    static const char *const ends[] = {".modules_to_save.default.weight",
+    static const char *const ends[] = {".weight", ".modules_to_save.default.weight",
                                        ".modules_to_save.weight"};
-    char spelled[KEY_SIZE + 48];
-    for (int i = 0; i < 2; i++) {
-        snprintf(spelled, sizeof spelled, "%.*s%s", (int)(strlen(key) - strlen(".weight")), key,
-                 ends[i]);
-        const lt_safetensors_entry *entry = take(r, spelled);
-        if (entry) return entry;
+    char spelled[KEY_SIZE];
+    const lt_safetensors_entry *entry = NULL;
+    for (int i = 0; i < 3 && !entry; i++) {
+        snprintf(spelled, sizeof spelled, KEY_PREFIX "%s%s", module, ends[i]);
+        entry = take(r, spelled);
     }
-    return NULL;
+    return entry;
+}
+
+/* Under the name of today's class, or of older ones. */
+static const lt_safetensors_entry *take_saved(reader *r, const lt_param *param)
+{
+    lt_saved_module modules[2];
+    lt_saved_modules(r->model->config.family, modules);
+    const lt_saved_module *module = &modules[param->layer < 0 ? 0 : 1];
+    const lt_safetensors_entry *entry = take_module(r, module->path);
+    return entry ? entry : take_module(r, module->file);
 }
 
 static const lt_safetensors_entry *find_row(reader *r, const lt_param *param, char *key)
@@ -97,10 +106,9 @@ static const lt_safetensors_entry *find_row(reader *r, const lt_param *param, ch
         snprintf(key, KEY_SIZE, "%s", without(param->name, ENCODER_PREFIX));
         return take(r, key);
     }
-    bool saved = without(param->name, SAVED_PREFIX) != param->name;
     snprintf(key, KEY_SIZE, KEY_PREFIX "%s", without(param->name, SAVED_PREFIX));
+    if (without(param->name, SAVED_PREFIX) != param->name) return take_saved(r, param);
     if ((entry = take(r, key))) return entry;
-    if (saved) return take_saved(r, key);
     if ((entry = take_with_adapter_name(r, key))) return entry;
     char vector[KEY_SIZE + 16]; /* DoRA's magnitude, in newer memory */
     snprintf(vector, sizeof vector, "%s.weight", key);
