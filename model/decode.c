@@ -39,7 +39,8 @@ lt_status lt_kv_cache_create(const lt_model *model, int64_t rows, int64_t capaci
                        (long long)model->config.max_position_embeddings);
     lt_kv_cache *cache = calloc(1, sizeof *cache);
     if (!cache) return lt_fail_nomem(err, sizeof *cache, "the key/value cache");
-    *cache = (lt_kv_cache){.model = model, .rows = rows, .capacity = capacity};
+    *cache = (lt_kv_cache){
+        .model = model, .adapter_count = model->adapter_count, .rows = rows, .capacity = capacity};
     cache->k = calloc(layers, sizeof *cache->k);
     cache->v = calloc(layers, sizeof *cache->v);
     cache->lengths = calloc((size_t)rows, sizeof *cache->lengths);
@@ -72,7 +73,7 @@ done:
 void lt_kv_cache_free(lt_kv_cache *cache)
 {
     if (!cache) return;
-    for (int i = 0; cache->prefixes && i < cache->model->adapter_count; i++)
+    for (int i = 0; cache->prefixes && i < cache->adapter_count; i++)
         lt_kv_cache_free(cache->prefixes[i]);
     lt_arena_release(&cache->arena);
     free(cache->prefixes);
@@ -181,6 +182,9 @@ static lt_status copy_row(const lt_backend *backend, lt_tensor from, lt_tensor t
 lt_status lt_kv_cache_start(lt_kv_cache *cache, int64_t row, const lt_adapter *adapter, lt_err *err)
 {
     const lt_kv_cache *prefix;
+    if (adapter && adapter->index >= cache->adapter_count)
+        return lt_fail(err, LT_ERR_USAGE, "the key/value cache was made before adapter %s",
+                       lt_adapter_name(adapter));
     cache->lengths[row] = 0;
     cache->adapters[row] = adapter;
     int64_t count = lt_adapter_virtual_tokens(adapter);

@@ -46,20 +46,12 @@ static lt_status apply(lt_model *model, const char *pattern, const char *flag, b
                    model->param_count > 2 ? model->params[2].name : model->params[0].name);
 }
 
-lt_status lt_model_set_trainable(lt_model *model, const lt_trainable *what, lt_err *err)
+static lt_status choose(lt_model *model, const lt_trainable *what, lt_err *err)
 {
-    int64_t layers = what->freeze_layers;
-    if (model->gradients.base)
-        return lt_fail(err, LT_ERR_USAGE,
-                       "what is trained can only be chosen before memory for gradients is "
-                       "allocated");
-    if (layers < 0 || layers > model->config.num_hidden_layers)
-        return lt_fail(err, LT_ERR_USAGE,
-                       "%" PRId64 " layers can not be frozen: the model has %" PRId64 " of them",
-                       layers, model->config.num_hidden_layers);
     /* embeddings are layer -1: below every frozen block */
     for (int i = 0; i < model->param_count; i++)
-        model->params[i].trainable = layers == 0 || model->params[i].layer >= layers;
+        model->params[i].trainable =
+            what->freeze_layers == 0 || model->params[i].layer >= what->freeze_layers;
     LT_TRY(apply(model, what->train, "--train", true, err));
     LT_TRY(apply(model, what->freeze, "--freeze", false, err));
     LT_TRY(lt_params_lay_out_gradients(model, err));
@@ -67,6 +59,25 @@ lt_status lt_model_set_trainable(lt_model *model, const lt_trainable *what, lt_e
     return lt_fail(err, LT_ERR_USAGE,
                    "nothing is left to be trained: --train, --freeze and "
                    "--freeze-layers together freeze every parameter");
+}
+
+lt_status lt_model_set_trainable(lt_model *model, const lt_trainable *what, lt_err *err)
+{
+    int64_t layers = what->freeze_layers;
+    if (model->gradients.base || model->adapter_count > 0)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "what is trained can only be chosen before adapters are added and memory "
+                       "for gradients is allocated");
+    if (layers < 0 || layers > model->config.num_hidden_layers)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "%" PRId64 " layers can not be frozen: the model has %" PRId64 " of them",
+                       layers, model->config.num_hidden_layers);
+    lt_status status = choose(model, what, err);
+    if (status == LT_OK) return LT_OK;
+    for (int i = 0; i < model->param_count; i++) /* as the model was made */
+        model->params[i].trainable = model->matrix_dtype != LT_BF16;
+    (void)lt_params_lay_out_gradients(model, NULL);
+    return status;
 }
 
 /* --- The inventory ---------------------------------------------------------------------------- */

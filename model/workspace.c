@@ -406,6 +406,12 @@ lt_status lt_batch_check(const lt_model *model, const lt_workspace *workspace,
     if (workspace->model != model || workspace->adapter_count != model->adapter_count)
         return lt_fail(err, LT_ERR_USAGE,
                        "the workspace was made for another model, or before its adapters");
+    /* each row has keys of its own for them */
+    if (lt_adapter_virtual_tokens(model->active) > 0 && batch->rows > workspace->settings.rows)
+        return lt_fail(err, LT_ERR_LIMIT,
+                       "a batch of %lld rows with virtual tokens in front does not fit a workspace "
+                       "for %lld rows",
+                       (long long)batch->rows, (long long)workspace->settings.rows);
     if (workspace->config->vocab_size != workspace->logits.shape[1])
         return lt_fail(err, LT_ERR_USAGE, "the vocabulary has grown since the workspace was made");
     for (int64_t row = 0; row < batch->rows; row++)

@@ -118,6 +118,7 @@ typedef struct lt_span {
 /* Keys and values of earlier tokens. */
 struct lt_kv_cache {
     const lt_model *model; /* borrowed */
+    int adapter_count;     /* when it was made */
     lt_arena arena;
     int64_t rows, capacity;
     lt_tensor *k, *v;            /* [layers] of real [rows, capacity, kv_heads, head_dim] */
@@ -125,7 +126,7 @@ struct lt_kv_cache {
     const lt_adapter **adapters; /* [rows]: of the sequence that a row holds */
     lt_group *groups;            /* [rows]: scratch of a decoding step, and so are the spans */
     lt_span *spans, *head_spans;
-    lt_kv_cache **prefixes; /* [model->adapter_count]: virtual tokens of an adapter, one row; NULL
+    lt_kv_cache **prefixes; /* [adapter_count]: virtual tokens of an adapter, one row; NULL
                                until they are asked for */
 };
 

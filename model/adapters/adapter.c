@@ -117,6 +117,7 @@ static void detach(lt_model *model)
     lt_adapter *adapter = model->adapters[--model->adapter_count];
     if (adapter->param_count > 0) model->param_count = adapter->first_param;
     if (model->active == adapter) model->active = NULL;
+    (void)lt_params_lay_out_gradients(model, NULL);
     free_adapter(adapter);
 }
 
@@ -177,12 +178,12 @@ lt_status lt_adapter_create(lt_model *model, const lt_adapter_config *config, co
     LT_TRY(lt_adapter_attach(model, config, name, err));
     lt_adapter *adapter = model->adapters[model->adapter_count - 1];
     lt_status status;
-    LT_TRY_GOTO(status, lt_adapter_train(model, adapter, err), done);
     LT_TRY_GOTO(status, allocate(model, adapter, err), done);
     for (int i = 0; i < adapter->param_count; i++)
         LT_TRY_GOTO(status, lt_fill_param(model, adapter->first_param + i, seed, err), done);
     if (adapter->method->initialise)
-        status = adapter->method->initialise(model, adapter, seed, err);
+        LT_TRY_GOTO(status, adapter->method->initialise(model, adapter, seed, err), done);
+    status = lt_adapter_train(model, adapter, err); /* last: a failure leaves the model as it was */
 done:
     if (status != LT_OK) detach(model);
     *out = status == LT_OK ? adapter : NULL;
@@ -203,9 +204,9 @@ lt_status lt_adapter_load(lt_model *model, const char *directory, const char *na
         goto done;
     }
     adapter = model->adapters[model->adapter_count - 1];
-    LT_TRY_GOTO(status, freeze_others(model, adapter, false, err), done);
     LT_TRY_GOTO(status, allocate(model, adapter, err), done);
     LT_TRY_GOTO(status, lt_adapter_restore(model, adapter, directory, err), done);
+    LT_TRY_GOTO(status, freeze_others(model, adapter, false, err), done);
     if (!model->active) model->active = adapter;
     *out = adapter;
 done:
@@ -232,9 +233,11 @@ lt_status lt_adapter_merge(lt_model *model, lt_adapter *adapter, lt_err *err)
                        "the model can hold. Use it beside its base: lathe generate --model BASE "
                        "--adapter DIR, or PeftModel.from_pretrained",
                        adapter->method->name);
-    if (model->adapter_count != 1 || model->matrix_dtype != model->backend->real)
+    if (model->adapter_count != 1 || model->matrix_dtype != model->backend->real ||
+        model->gradients.base)
         return lt_fail(err, LT_ERR_USAGE,
-                       "an adapter is merged into a model in f32 that has no other adapter");
+                       "an adapter is merged into a model in f32 that has no other adapter and "
+                       "no memory for gradients");
     LT_TRY(adapter->method->merge(model, adapter, err));
     lt_tensor none = {0};
     lt_tensor embed = adapter->embed < 0 ? none : model->params[adapter->embed].weight;

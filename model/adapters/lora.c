@@ -161,8 +161,10 @@ static lt_status add_saved(building *b, const char *saved, lt_err *err)
     lt_saved_module modules[2];
     lt_saved_modules(c->family, modules);
     for (int i = 0; i < 2; i++) {
+        int *place = i == 0 ? &b->adapter->embed : &b->adapter->head;
         if (!lt_saved_module_is(&modules[i], saved)) continue;
-        *(i == 0 ? &b->adapter->embed : &b->adapter->head) = b->first + b->list.count;
+        if (*place >= 0) return LT_OK; /* named twice */
+        *place = b->first + b->list.count;
         lt_param *row = add_row(&b->list, i == 0 ? -1 : (int)c->num_hidden_layers, "", "");
         snprintf(row->name, sizeof row->name, "modules_to_save.%.60s.weight", modules[i].path);
         row->ndim = 2;

@@ -14,7 +14,7 @@
  *
  *   y = x W^T + b + (g - 1) x' W^T + g u B^T             without dropout: y = g z + b
  *   dmagnitude += sum dy z / |...|,  dB += (g dy)^T u,  du = s (g dy) B,  dA += du^T x'
- *   dx = dy W + mask([(g - 1) dy | du] [W ; A]) */
+ *   dx = dy W + mask([(g - 1) dy | du] [W ; A])          without dropout: [g dy | du] [W ; A] */
 #include "model/adapters/lora.h"
 
 #include "base/checked.h"
@@ -355,7 +355,8 @@ static lt_status scale_part(const lora_backward *l, const lt_lora_part *p, lt_te
     return lt_scale_columns(l->pass->backend, &args, err);
 }
 
-/* Adds a part's [(g - 1) dy | du] [W ; A] to dx, or writes it when it is the first. */
+/* Adds a part's [g dy | du] [W ; A] to dx, or writes it when it is the first; with dropout g - 1
+ * stands for g. */
 static lt_status dora_part_backward(const lora_backward *l, const lt_lora_part *p, bool first,
                                     lt_err *err)
 {
@@ -380,7 +381,7 @@ static lt_status dora_part_backward(const lora_backward *l, const lt_lora_part *
     LT_TRY(scale_part(l, p, dy, z, 0, err));
     LT_TRY(part_gradients(l, p, z, err));
     if (!a->dx.data) return LT_OK;
-    LT_TRY(scale_part(l, p, dy, z, -1, err));
+    if (l->mask.rate > 0) LT_TRY(scale_part(l, p, dy, z, -1, err));
     lt_matmul_args dx = {.layout = LT_MATMUL_NN,
                          .c = a->dx,
                          .a = z,
@@ -389,6 +390,18 @@ static lt_status dora_part_backward(const lora_backward *l, const lt_lora_part *
                          .b_extra = model->params[p->a].weight,
                          .accumulate = !first};
     return lt_matmul(backend, &dx, err);
+}
+
+/* dx += dy W for rows [first, first + count) of W. */
+static lt_status add_plain(const lora_backward *l, int64_t first, int64_t count, lt_err *err)
+{
+    const lt_linear_backward_args *a = l->args;
+    lt_matmul_args dx = {.layout = LT_MATMUL_NN,
+                         .c = a->dx,
+                         .a = columns(a->dy, first, count),
+                         .b = lt_tensor_slice(a->weight, 0, first, count),
+                         .accumulate = true};
+    return lt_matmul(l->pass->backend, &dx, err);
 }
 
 static lt_status dora_backward(const lora_backward *l, lt_err *err)
@@ -402,10 +415,15 @@ static lt_status dora_backward(const lora_backward *l, lt_err *err)
     }
     LT_TRY(a_gradient(l, err));
     if (!a->dx.data) return LT_OK;
-    if (l->mask.rate > 0) LT_TRY(mask_in_place(l, a->dx, err));
-    lt_matmul_args dx = {
-        .layout = LT_MATMUL_NN, .c = a->dx, .a = a->dy, .b = a->weight, .accumulate = true};
-    return lt_matmul(l->pass->backend, &dx, err);
+    if (l->mask.rate > 0) {
+        LT_TRY(mask_in_place(l, a->dx, err));
+        return add_plain(l, 0, a->weight.shape[0], err);
+    }
+    for (int k = 0; k < l->linear->part_count; k++) {
+        const lt_lora_part *p = &l->linear->parts[k];
+        if (p->rank == 0) LT_TRY(add_plain(l, p->first_row, p->rows, err));
+    }
+    return LT_OK;
 }
 
 lt_status lt_lora_backward(const lt_pass *pass, const lt_adapter *adapter,

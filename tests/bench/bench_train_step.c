@@ -1,12 +1,16 @@
 /* Seconds of one training step of a model with random weights, and where they go.
  *
- *     bench_train_step [PRESET [ROWS [LENGTH [STEPS]]]]        (gpt2-124m 4 64 5)
+ *     bench_train_step [PRESET [ROWS [LENGTH [STEPS [METHOD ...]]]]]    (gpt2-124m 4 64 5 full)
  *
- * Prints the median of STEPS: forward, backward, update, floating-point operations and tokens a
- * second; then the share of each operation. The number of operations counts products only, as
- * 6 * parameters in matrices * tokens plus attention. */
+ * METHOD: full, lora, dora (rank 8, all linear modules), prefix, prompt (20 virtual tokens), or one
+ * of them with -bf16 behind it, for a frozen base in bf16. Prints for each the median of STEPS:
+ * forward, backward, update, floating-point operations and tokens a second, memory, and, when there
+ * are several, the time as a share of the first's; then the share of each operation. The operations
+ * counted are products only: 6 for each parameter in matrices and token, 4 when the base is frozen,
+ * plus attention. */
 #include "base/checked.h"
-#include "model/model.h"
+#include "base/fsio.h"
+#include "model/adapter.h"
 #include "tests/bench/bench.h"
 
 /* Operations of a backend, timed. The products are told apart by layout: "matmul" is Y = X W^T. */
@@ -63,6 +67,7 @@ static void time_operations(lt_backend *backend)
 #define MUST(call) bench_check((call), &err)
 
 typedef struct bench {
+    const char *method;
     lt_backend *backend;
     lt_model *model;
     lt_workspace *workspace;
@@ -71,6 +76,36 @@ typedef struct bench {
     lt_arena arena;
     lt_tensor m, v, sum_squares, norm, scale;
 } bench;
+
+/* What `method` trains, on a model whose rows are all trainable. */
+static void add_method(bench *b)
+{
+    lt_err err = {0};
+    lt_adapter *adapter;
+    lt_adapter_config config = {.r = 8, .lora_alpha = 16, .num_virtual_tokens = 20};
+    if (strncmp(b->method, "full", 4) == 0) return;
+    config.use_dora = strncmp(b->method, "dora", 4) == 0;
+    config.kind = strncmp(b->method, "prefix", 6) == 0   ? LT_ADAPTER_PREFIX
+                  : strncmp(b->method, "prompt", 6) == 0 ? LT_ADAPTER_PROMPT
+                                                         : LT_ADAPTER_LORA;
+    MUST(lt_adapter_choose_targets(b->model->config.family, "all-linear", &config, &err));
+    MUST(lt_adapter_create(b->model, &config, "bench", 1, &adapter, &err));
+    lt_adapter_config_free(&config);
+}
+
+/* A model with random weights, in bf16 by way of a file: there is no other use for one. */
+static void make_model(bench *b, lt_model_config *config)
+{
+    lt_err err = {0};
+    MUST(lt_model_create(config, b->backend, 1, &b->model, &err));
+    if (!strstr(b->method, "-bf16")) return;
+    char directory[] = "/tmp/bench_train_step.XXXXXX";
+    if (!mkdtemp(directory)) exit(1);
+    MUST(lt_model_save(b->model, directory, LT_BF16, &err));
+    lt_model_free(b->model);
+    MUST(lt_model_load_as(directory, b->backend, LT_BF16, &b->model, &err));
+    MUST(lt_remove_tree(directory, &err));
+}
 
 static void set_up(bench *b, const char *preset, int64_t rows, int64_t length)
 {
@@ -85,7 +120,8 @@ static void set_up(bench *b, const char *preset, int64_t rows, int64_t length)
     MUST(lt_backend_create(&(lt_backend_settings){0}, &b->backend, &err));
     time_operations(b->backend);
     MUST(lt_model_config_make(&shape, &config, &err));
-    MUST(lt_model_create(&config, b->backend, 1, &b->model, &err));
+    make_model(b, &config);
+    add_method(b);
     MUST(lt_model_allocate_gradients(b->model, &err));
     MUST(lt_workspace_create(b->model, &settings, &b->workspace, &err));
 
@@ -114,7 +150,6 @@ static void update(bench *b, int64_t step)
 {
     lt_err err = {0};
     lt_model *model = b->model;
-    lt_tensor weights = lt_tensor_1d(model->weights.base, LT_F32, model->weight_count);
     lt_tensor gradients = lt_tensor_1d(model->gradients.base, LT_F32, model->gradient_count);
     lt_clip_scale_args clip = {.sum_squares = b->sum_squares,
                                .norm = b->norm,
@@ -127,7 +162,8 @@ static void update(bench *b, int64_t step)
     for (int s = 0; s < model->segment_count; s++) {
         const lt_segment *segment = &model->segments[s];
         int64_t at = segment->gradient_offset, n = segment->count;
-        lt_adamw_args adamw = {.weight = lt_tensor_slice(weights, 0, segment->offset, n),
+        void *weights = model->params[segment->first_param].weight.data;
+        lt_adamw_args adamw = {.weight = lt_tensor_1d(weights, LT_F32, n),
                                .gradient = lt_tensor_slice(gradients, 0, at, n),
                                .m = lt_tensor_slice(b->m, 0, at, n),
                                .v = lt_tensor_slice(b->v, 0, at, n),
@@ -142,8 +178,9 @@ static void update(bench *b, int64_t step)
     }
 }
 
-/* Products of one step: 2 operations for each weight and token forward, 4 backward; attention 4 and
- * 8 for each pair of query and key that sees it, times the width of the heads. */
+/* Products of one step: 2 operations for each weight and token forward, 2 backward for the gradient
+ * of the tokens and 2 for that of a trained weight; attention 4 and 8 for each pair of query and
+ * key that sees it, times the width of the heads. */
 static double operations(const bench *b)
 {
     const lt_model_config *c = &b->model->config;
@@ -151,11 +188,12 @@ static double operations(const bench *b)
     for (int p = 0; p < b->model->param_count; p++) {
         const lt_param *row = &b->model->params[p];
         bool table = row->layer < 0 && !(c->tie_word_embeddings && row == b->model->params);
-        if (row->ndim == 2 && !table) matrices += (double)row->shape[0] * (double)row->shape[1];
+        double elements = (double)row->shape[0] * (double)row->shape[1];
+        if (row->ndim == 2 && !table) matrices += elements * (row->trainable ? 6 : 4);
     }
     double pairs = tokens * (double)(b->batch.length + 1) / 2;
     double width = (double)(c->num_attention_heads * c->head_dim);
-    return 6 * matrices * tokens + 12 * pairs * width * (double)c->num_hidden_layers;
+    return matrices * tokens + 12 * pairs * width * (double)c->num_hidden_layers;
 }
 
 static void print_shares(double total)
@@ -204,14 +242,31 @@ static step_time time_step(bench *b, int64_t step)
     return t;
 }
 
-int main(int argc, char **argv)
+/* Bytes of weights, gradients and optimizer: what a method decides. */
+static double state_bytes(const bench *b)
 {
-    enum { MOST_STEPS = 1000 };
+    return (double)(b->model->weights.used + b->model->gradients.used) +
+           (b->model->adapter_count ? 4.0 * (double)b->model->gradient_count : 0) +
+           (double)b->arena.used;
+}
+
+static void tear_down(bench *b)
+{
+    lt_workspace_free(b->workspace);
+    lt_model_free(b->model);
+    lt_arena_release(&b->arena);
+    lt_backend_free(b->backend);
+    free(b->arrays);
+}
+
+enum { MOST_STEPS = 1000 };
+
+/* Prints the median step; returns its seconds. */
+static double measure(const char *method, const char *preset, int64_t rows, int64_t length,
+                      int64_t steps, double first)
+{
     static step_time times[MOST_STEPS];
-    const char *preset = argc > 1 ? argv[1] : "gpt2-124m";
-    int64_t rows = argc > 2 ? atoll(argv[2]) : 4, length = argc > 3 ? atoll(argv[3]) : 64;
-    int64_t steps = lt_max_i64(1, lt_min_i64(argc > 4 ? atoll(argv[4]) : 5, MOST_STEPS));
-    bench b = {0};
+    bench b = {.method = method};
     set_up(&b, preset, rows, length);
     time_step(&b, 1); /* touches the memory and does not count */
     for (int64_t i = 0; i < steps; i++)
@@ -219,17 +274,26 @@ int main(int argc, char **argv)
     qsort(times, (size_t)steps, sizeof *times, by_total);
     step_time median = times[steps / 2];
     double tokens = (double)(rows * length);
-    printf("train step %s %lldx%lld, %s, %d threads: %.3f s (forward %.3f, backward %.3f, update "
-           "%.3f), %.0f GFLOP/s, %.0f tokens/s\n",
-           preset, (long long)rows, (long long)length, b.backend->name, b.backend->threads,
+    printf("train step %s %lldx%lld %s, %s, %d threads: %.3f s (forward %.3f, backward %.3f, "
+           "update %.3f), %.0f GFLOP/s, %.0f tokens/s, %.0f MB",
+           preset, (long long)rows, (long long)length, method, b.backend->name, b.backend->threads,
            median.all, median.forward, median.passes - median.forward, median.update,
-           1e-9 * operations(&b) / median.passes, tokens / median.all);
+           1e-9 * operations(&b) / median.passes, tokens / median.all, 1e-6 * state_bytes(&b));
+    if (first > 0) printf(", %.2f of the first's time", median.all / first);
+    putchar('\n');
     memcpy(seconds_of, median.shares, sizeof seconds_of);
     print_shares(median.all);
-    lt_workspace_free(b.workspace);
-    lt_model_free(b.model);
-    lt_arena_release(&b.arena);
-    lt_backend_free(b.backend);
-    free(b.arrays);
+    tear_down(&b);
+    return median.all;
+}
+
+int main(int argc, char **argv)
+{
+    const char *preset = argc > 1 ? argv[1] : "gpt2-124m";
+    int64_t rows = argc > 2 ? atoll(argv[2]) : 4, length = argc > 3 ? atoll(argv[3]) : 64;
+    int64_t steps = lt_max_i64(1, lt_min_i64(argc > 4 ? atoll(argv[4]) : 5, MOST_STEPS));
+    double first = measure(argc > 5 ? argv[5] : "full", preset, rows, length, steps, 0);
+    for (int i = 6; i < argc; i++)
+        measure(argv[i], preset, rows, length, steps, first);
     return 0;
 }

@@ -16,10 +16,11 @@ static void plan(const lt_model_config *config)
     if (!backend && lt_backend_create(&(lt_backend_settings){.isa = "ref", .threads = 1}, &backend,
                                       NULL) != LT_OK)
         abort();
-    lt_workspace_settings settings = {.rows = 2, .length = 4, .training = true};
+    const lt_plan_settings settings = {.workspace = {.rows = 2, .length = 4, .training = true},
+                                       .trainable = {.freeze_layers = 1}};
     lt_memory_plan bytes;
     lt_err err = {0};
-    lt_status status = lt_model_plan(config, backend, &settings, 1, &bytes, &err);
+    lt_status status = lt_model_plan(config, backend, &settings, &bytes, &err);
     if (status == LT_OK && (bytes.parameters <= 0 || bytes.weights == 0)) abort();
     if (status != LT_OK && !err.message[0]) abort();
 }

@@ -96,6 +96,31 @@ static inline float *test_input(test_run *t, int64_t count)
     return x;
 }
 
+/* The upper halves of such values: bf16. */
+static inline uint16_t *test_bf16(test_run *t, int64_t count)
+{
+    uint16_t *y = (uint16_t *)test_array_add(t, (count + 1) / 2, false);
+    for (int64_t i = 0; i < count; i++) {
+        float x;
+        uint32_t bits;
+        test_fill(&x, 1, (uint64_t)(t->count + 100 * i));
+        memcpy(&bits, &x, sizeof bits);
+        y[i] = (uint16_t)(bits >> 16);
+    }
+    return y;
+}
+
+/* A matrix of weights, with `gap` elements between its rows. */
+static inline lt_tensor test_weight(test_run *t, bool bf16, int64_t rows, int64_t columns,
+                                    int64_t gap)
+{
+    int64_t room = rows * (columns + gap);
+    void *data = bf16 ? (void *)test_bf16(t, room) : test_input(t, room);
+    lt_tensor weight = lt_tensor_2d(data, bf16 ? LT_BF16 : LT_F32, rows, columns);
+    weight.stride[0] = columns + gap;
+    return weight;
+}
+
 static inline float *test_output(test_run *t, int64_t count)
 {
     return test_array_add(t, count, true);

@@ -147,7 +147,7 @@ static void linear_backward(gradient_case *c)
 static void test_linear(void **state)
 {
     (void)state;
-    for (int activation = LT_ACTIVATION_NONE; activation <= LT_ACTIVATION_RELU; activation++) {
+    for (int activation = LT_ACTIVATION_NONE; activation <= LT_ACTIVATION_TANH; activation++) {
         gradient_case c = {.what = "linear",
                            .inputs = 4,
                            .count = {M * K, N * K, N, M * N},
@@ -157,6 +157,71 @@ static void test_linear(void **state)
                            .flag = activation};
         check(&c, 2 | 4);
     }
+}
+
+/* --- Low-rank update: y = [x | h] [W | B]^T with h = x A^T; dx = [dy | dh] [W ; A]
+ * -----------------
+ */
+
+enum { RANK = 2 };
+
+static lt_matmul_args down_projection(gradient_case *c)
+{
+    return (lt_matmul_args){.layout = LT_MATMUL_NT,
+                            .c = matrix(c->saved[0], M, RANK),
+                            .a = matrix(c->input[0], M, K),
+                            .b = matrix(c->input[2], RANK, K)};
+}
+
+static void low_rank_forward(gradient_case *c)
+{
+    lt_matmul_args h = down_projection(c);
+    lt_matmul_args y = {.layout = LT_MATMUL_NT,
+                        .c = matrix(c->out, M, N),
+                        .a = matrix(c->input[0], M, K),
+                        .b = matrix(c->input[1], N, K),
+                        .a_extra = h.c,
+                        .b_extra = matrix(c->input[3], N, RANK)};
+    CALL(c, matmul, h);
+    CALL(c, matmul, y);
+}
+
+/* d += dy^T x */
+static void add_weight_gradient(gradient_case *c, lt_tensor d, lt_tensor dy, lt_tensor x)
+{
+    lt_matmul_args a = {.layout = LT_MATMUL_TN, .c = d, .a = dy, .b = x, .accumulate = true};
+    CALL(c, matmul, a);
+}
+
+static void low_rank_backward(gradient_case *c)
+{
+    lt_tensor dy = matrix(c->dout, M, N), dh = matrix(c->saved[1], M, RANK);
+    lt_tensor x = matrix(c->input[0], M, K), h = matrix(c->saved[0], M, RANK);
+    lt_matmul_args back = {
+        .layout = LT_MATMUL_NN, .c = dh, .a = dy, .b = matrix(c->input[3], N, RANK)};
+    lt_matmul_args dx = {.layout = LT_MATMUL_NN,
+                         .c = matrix(c->gradient[0], M, K),
+                         .a = dy,
+                         .b = matrix(c->input[1], N, K),
+                         .a_extra = dh,
+                         .b_extra = matrix(c->input[2], RANK, K)};
+    CALL(c, matmul, back);
+    CALL(c, matmul, dx);
+    add_weight_gradient(c, matrix(c->gradient[1], N, K), dy, x);
+    add_weight_gradient(c, matrix(c->gradient[2], RANK, K), dh, x);
+    add_weight_gradient(c, matrix(c->gradient[3], N, RANK), dy, h);
+}
+
+static void test_low_rank(void **state)
+{
+    gradient_case c = {.what = "low-rank update",
+                       .inputs = 4,
+                       .count = {M * K, N * K, RANK * K, N * RANK},
+                       .out_count = M * N,
+                       .forward = low_rank_forward,
+                       .backward = low_rank_backward};
+    (void)state;
+    check(&c, 2 | 4 | 8);
 }
 
 /* --- Norms ----------------------------------------------------------------------------------- */
@@ -217,11 +282,12 @@ static void test_norms(void **state)
 
 enum { BATCH = 2, Q_LEN = 5, KV_LEN = 7, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 3 };
 
-/* flags: 1 offset, 2 documents, 4 window, 8 dropout */
+/* flags: 1 offset, 2 documents, 4 window, 8 dropout, 16 prefix */
 static lt_attention_args attention_arguments(gradient_case *c)
 {
     static int32_t offset[BATCH] = {2, -1};
     static int32_t first_key[BATCH * Q_LEN] = {0, 0, 3, 3, 3, 0, 1, 2, 2, 2};
+    static int32_t behind_prefix[BATCH * Q_LEN] = {2, 2, 4, 4, 6, 2, 2, 3, 3, 3};
     lt_attention_args a = {
         .q = lt_tensor_4d(c->input[0], LT_F64, BATCH, Q_LEN, HEADS, HEAD_DIM),
         .k = lt_tensor_4d(c->input[1], LT_F64, BATCH, KV_LEN, KV_HEADS, HEAD_DIM),
@@ -231,6 +297,8 @@ static lt_attention_args attention_arguments(gradient_case *c)
         .scale = 0.7};
     if (c->flag & 1) a.offset = lt_tensor_1d(offset, LT_I32, BATCH);
     if (c->flag & 2) a.first_key = lt_tensor_2d(first_key, LT_I32, BATCH, Q_LEN);
+    if ((c->flag & 18) == 18) a.first_key.data = behind_prefix;
+    if (c->flag & 16) a.prefix = 2;
     if (c->flag & 4) a.window = 3;
     if (c->flag & 8) a.dropout = (lt_dropout_mask){0.4, 1, 2};
     return a;
@@ -259,7 +327,7 @@ static void attention_backward(gradient_case *c)
 static void test_attention(void **state)
 {
     (void)state;
-    for (int flag = 0; flag < 16; flag++) {
+    for (int flag = 0; flag < 32; flag++) {
         int64_t q = BATCH * Q_LEN * HEADS * HEAD_DIM, kv = BATCH * KV_LEN * KV_HEADS * HEAD_DIM;
         gradient_case c = {.what = "attention",
                            .inputs = 3,
@@ -285,6 +353,72 @@ static void swiglu_backward(gradient_case *c)
     lt_swiglu_backward_args a = {matrix(c->input[0], ROWS, 2 * DIM), matrix(c->dout, ROWS, DIM),
                                  matrix(c->gradient[0], ROWS, 2 * DIM)};
     CALL(c, swiglu_backward, a);
+}
+
+/* y = (scale + 1) x + bias + residual; the gradient of the scale is that of a magnitude with norms
+ * of 1. */
+static void scale_columns_forward(gradient_case *c)
+{
+    lt_scale_columns_args a = {.x = matrix(c->input[0], ROWS, DIM),
+                               .y = matrix(c->out, ROWS, DIM),
+                               .scale = array(c->input[1], DIM),
+                               .bias = array(c->input[2], DIM),
+                               .residual = matrix(c->input[3], ROWS, DIM),
+                               .shift = 1};
+    CALL(c, scale_columns, a);
+}
+
+static void scale_columns_backward(gradient_case *c)
+{
+    lt_tensor dy = matrix(c->dout, ROWS, DIM);
+    lt_scale_columns_args dx = {.x = dy,
+                                .y = matrix(c->gradient[0], ROWS, DIM),
+                                .scale = array(c->input[1], DIM),
+                                .shift = 1};
+    lt_dora_backward_args dscale = {dy, matrix(c->input[0], ROWS, DIM), array(c->saved[0], DIM),
+                                    array(c->gradient[1], DIM)};
+    lt_bias_backward_args dbias = {array(c->gradient[2], DIM), dy};
+    lt_scale_args dresidual = {dy, matrix(c->gradient[3], ROWS, DIM), 1};
+    for (int j = 0; j < DIM; j++)
+        c->saved[0][j] = 1;
+    CALL(c, scale_columns, dx);
+    CALL(c, dora_backward, dscale);
+    CALL(c, bias_backward, dbias);
+    CALL(c, scale, dresidual);
+}
+
+/* y = magnitude / norm z; the norm is a constant in backward, so the weights are no inputs here. */
+static void dora_forward(gradient_case *c)
+{
+    static double weight[DIM * 3], down[RANK * 3], up[DIM * RANK];
+    for (int i = 0; i < DIM * 3; i++)
+        weight[i] = cos(i);
+    for (int i = 0; i < DIM * RANK; i++)
+        up[i] = sin(i);
+    for (int i = 0; i < RANK * 3; i++)
+        down[i] = 1 + cos(2 * i);
+    lt_dora_norm_args norm = {.weight = matrix(weight, DIM, 3),
+                              .a = matrix(down, RANK, 3),
+                              .b = matrix(up, DIM, RANK),
+                              .magnitude = array(c->input[1], DIM),
+                              .norm = array(c->saved[0], DIM),
+                              .scale = array(c->saved[1], DIM),
+                              .scaling = 0.5};
+    lt_scale_columns_args y = {
+        .x = matrix(c->input[0], ROWS, DIM), .y = matrix(c->out, ROWS, DIM), .scale = norm.scale};
+    CALL(c, dora_norm, norm);
+    CALL(c, scale_columns, y);
+}
+
+static void dora_backward(gradient_case *c)
+{
+    lt_tensor dy = matrix(c->dout, ROWS, DIM);
+    lt_scale_columns_args dz = {
+        .x = dy, .y = matrix(c->gradient[0], ROWS, DIM), .scale = array(c->saved[1], DIM)};
+    lt_dora_backward_args d = {dy, matrix(c->input[0], ROWS, DIM), array(c->saved[0], DIM),
+                               array(c->gradient[1], DIM)};
+    CALL(c, scale_columns, dz);
+    CALL(c, dora_backward, d);
 }
 
 /* Backward is the inverse turn of the gradient. */
@@ -383,6 +517,20 @@ static void test_others(void **state)
          .out_count = ROWS * DIM,
          .forward = swiglu_forward,
          .backward = swiglu_backward},
+        {.what = "scale_columns",
+         .inputs = 4,
+         .count = {ROWS * DIM, DIM, DIM, ROWS * DIM},
+         .out_count = ROWS * DIM,
+         .forward = scale_columns_forward,
+         .backward = scale_columns_backward,
+         .flag = 6},
+        {.what = "dora",
+         .inputs = 2,
+         .count = {ROWS * DIM, DIM},
+         .out_count = ROWS * DIM,
+         .forward = dora_forward,
+         .backward = dora_backward,
+         .flag = 2},
         {.what = "rotary",
          .inputs = 1,
          .count = {60},
@@ -417,9 +565,8 @@ static void test_others(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),
-        cmocka_unit_test(test_norms),
-        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_linear), cmocka_unit_test(test_low_rank),
+        cmocka_unit_test(test_norms),  cmocka_unit_test(test_attention),
         cmocka_unit_test(test_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -160,7 +160,7 @@ static void run_activation(test_run *t)
 static void test_activations(void **state)
 {
     (void)state;
-    on_all_sizes(run_activation, 10, "activation");
+    on_all_sizes(run_activation, 12, "activation");
 }
 
 /* Far out nothing overflows, and the tails have their values. */
@@ -171,7 +171,7 @@ static void test_activation_tails(void **state)
     enum { N = sizeof x / sizeof *x };
     (void)state;
     for (int isa = 1; isa < 3; isa++)
-        for (int which = 0; which <= LT_ACTIVATION_RELU; which++) {
+        for (int which = 0; which <= LT_ACTIVATION_TANH; which++) {
             const lt_backend *backend = test_backend_kept(isa, 1), *ref = test_backend_kept(0, 1);
             if (!backend) continue;
             float want[N], have[N];
@@ -213,6 +213,30 @@ static void run_add(test_run *t)
     TEST_CALL(t, add, a);
 }
 
+static void run_scale(test_run *t)
+{
+    const size_case *p = t->parameters;
+    lt_scale_args a = {.factor = -1.7};
+    a.y = rows_of(p, p->flag ? test_inout(t, room(p)) : test_output(t, room(p)));
+    a.x = p->flag ? a.y : rows_of(p, test_input(t, room(p)));
+    TEST_CALL(t, scale, a);
+}
+
+/* flags: 1 bias, 2 shift, 4 accumulate, 8 residual, 16 residual in y, 32 x in y */
+static void run_scale_columns(test_run *t)
+{
+    const size_case *p = t->parameters;
+    if ((p->flag & 24) == 24) return;
+    lt_scale_columns_args a = {.shift = p->flag & 2 ? 1 : 0, .accumulate = p->flag & 4};
+    a.y = rows_of(p, p->flag & 52 ? test_inout(t, room(p)) : test_output(t, room(p)));
+    a.x = p->flag & 32 ? a.y : rows_of(p, test_input(t, room(p)));
+    a.scale = vector_of(test_input(t, p->dim), p->dim);
+    if (p->flag & 1) a.bias = vector_of(test_input(t, p->dim), p->dim);
+    if (p->flag & 8) a.residual = rows_of(p, test_input(t, room(p)));
+    if (p->flag & 16) a.residual = a.y;
+    TEST_CALL(t, scale_columns, a);
+}
+
 static void run_zero(test_run *t)
 {
     const size_case *p = t->parameters;
@@ -225,6 +249,8 @@ static void test_simple(void **state)
     (void)state;
     on_all_sizes(run_swiglu, 2, "swiglu");
     on_all_sizes(run_add, 2, "add");
+    on_all_sizes(run_scale, 2, "scale");
+    on_all_sizes(run_scale_columns, 64, "scale_columns");
     on_all_sizes(run_zero, 1, "zero");
 }
 
@@ -311,9 +337,142 @@ static void test_rotary(void **state)
     on_all_sizes(run_rotary, 4, "rotary");
 }
 
+/* --- Sums over rows and views ----------------------------------------------------------------- */
+
+static void run_bias_backward(test_run *t)
+{
+    const size_case *p = t->parameters;
+    lt_bias_backward_args a = {vector_of(test_inout(t, p->dim), p->dim),
+                               rows_of(p, test_input(t, room(p)))};
+    TEST_CALL(t, bias_backward, a);
+}
+
+static void run_dora_backward(test_run *t)
+{
+    const size_case *p = t->parameters;
+    size_case wider = {p->rows, p->dim, p->gap + 3, 0};
+    lt_dora_backward_args a = {.dy = rows_of(p, test_input(t, room(p))),
+                               .z = rows_of(&wider, test_input(t, room(&wider)))};
+    float *norm = test_input(t, p->dim);
+    stretch(norm, p->dim, 0.5f, 2);
+    a.norm = vector_of(norm, p->dim);
+    a.dmagnitude = vector_of(test_inout(t, p->dim), p->dim);
+    TEST_CALL(t, dora_backward, a);
+}
+
+/* rows x dim is the weight. flags: 1 magnitude, 2 bf16, 4 rank 0 */
+static void run_dora_norm(test_run *t)
+{
+    const size_case *p = t->parameters;
+    int64_t rank = p->flag & 4 ? 0 : 5, out = p->rows;
+    lt_dora_norm_args a = {.weight = test_weight(t, p->flag & 2, out, p->dim, p->gap),
+                           .a = test_weight(t, false, rank, p->dim, p->gap),
+                           .b = test_weight(t, false, out, rank, p->gap),
+                           .norm = vector_of(test_output(t, out), out),
+                           .scaling = 0.75};
+    if (p->flag & 1) {
+        a.magnitude = vector_of(test_input(t, out), out);
+        a.scale = vector_of(test_output(t, out), out);
+    }
+    TEST_CALL(t, dora_norm, a);
+}
+
+static void test_sums(void **state)
+{
+    (void)state;
+    on_all_sizes(run_bias_backward, 1, "bias_backward");
+    on_all_sizes(run_dora_backward, 1, "dora_backward");
+    on_all_sizes(run_dora_norm, 8, "dora_norm");
+}
+
+/* Column blocks of wider matrices, each with a row stride of its own, as parts of a fused
+ * projection and its gradient are. */
+static void run_views(test_run *t)
+{
+    const size_case *p = t->parameters;
+    lt_tensor part[6];
+    for (int64_t i = 0; i < 6; i++) {
+        size_case wide = {p->rows, (3 + i) * p->dim, p->gap, 0};
+        float *x = i < 3 ? test_input(t, room(&wide)) : test_inout(t, room(&wide));
+        part[i] = lt_tensor_slice(rows_of(&wide, x), 1, i % 3 * p->dim, p->dim);
+    }
+    int32_t *index = test_integers(t, p->rows, p->rows);
+    lt_add_args add = {part[0], part[1], part[3]};
+    lt_rows_args gather = {part[2], part[4], lt_tensor_1d(index, LT_I32, p->rows)};
+    lt_bias_backward_args bias = {vector_of(test_inout(t, p->dim), p->dim), part[0]};
+    lt_scale_columns_args scale = {.x = part[1], .y = part[5], .residual = part[2]};
+    scale.scale = vector_of(test_input(t, p->dim), p->dim);
+    TEST_CALL(t, add, add);
+    TEST_CALL(t, gather_rows, gather);
+    TEST_CALL(t, bias_backward, bias);
+    TEST_CALL(t, scale_columns, scale);
+    for (int64_t i = 0; i < p->rows; i++) {
+        const float *from = (float *)part[2].data + index[i] * part[2].stride[0];
+        assert_memory_equal((float *)part[4].data + i * part[4].stride[0], from,
+                            (size_t)p->dim * sizeof *from);
+    }
+}
+
+static void test_views(void **state)
+{
+    (void)state;
+    on_all_sizes(run_views, 1, "views");
+}
+
+/* Small enough to be computed by hand. */
+static void test_known(void **state)
+{
+    (void)state;
+    for (int isa = 0; isa < 3; isa++) {
+        const lt_backend *backend = test_backend_kept(isa, 1);
+        float weight[] = {3, 4, 1, 0}, down[] = {1, 2}, up[] = {0, 2}, magnitude[] = {10, 4};
+        float norm[2], scale[2], x[] = {3, 1}, bias[] = {1, -1}, y[] = {2, 5};
+        if (!backend) continue;
+        lt_dora_norm_args dora = {.weight = lt_tensor_2d(weight, LT_F32, 2, 2),
+                                  .a = lt_tensor_2d(down, LT_F32, 1, 2),
+                                  .b = lt_tensor_2d(up, LT_F32, 2, 1),
+                                  .magnitude = vector_of(magnitude, 2),
+                                  .norm = vector_of(norm, 2),
+                                  .scale = vector_of(scale, 2),
+                                  .scaling = 1.5}; /* the second row is 1 + 3, 0 + 6 */
+        test_ok(lt_dora_norm(backend, &dora, NULL), NULL);
+        assert_true(norm[0] == 5 && norm[1] == sqrtf(52));
+        assert_true(scale[0] == 2 && scale[1] == 4 / sqrtf(52));
+        scale[1] = 3;
+        lt_scale_columns_args columns = {.x = lt_tensor_2d(x, LT_F32, 1, 2),
+                                         .y = lt_tensor_2d(y, LT_F32, 1, 2),
+                                         .scale = vector_of(scale, 2),
+                                         .bias = vector_of(bias, 2),
+                                         .shift = 1,
+                                         .accumulate = true};
+        test_ok(lt_scale_columns(backend, &columns, NULL), NULL);
+        assert_true(y[0] == (2 + 1) * 3 + 1 + 2 && y[1] == (3 + 1) * 1 - 1 + 5);
+    }
+}
+
+static void test_dora_refusals(void **state)
+{
+    float x[64] = {1};
+    lt_err err = {0};
+    lt_dora_norm_args a = {.weight = lt_tensor_2d(x, LT_F32, 4, 6),
+                           .a = lt_tensor_2d(x, LT_F32, 2, 6),
+                           .b = lt_tensor_2d(x, LT_F32, 4, 3),
+                           .norm = vector_of(x + 40, 4)};
+    (void)state;
+    assert_int_equal(lt_dora_norm(test_backend_kept(0, 1), &a, &err), LT_ERR_USAGE);
+    assert_string_equal(err.message,
+                        "dora_norm: b is f32 [4, 3], expected f32 [4, 2] with the last stride 1");
+    a.b = lt_tensor_2d(x, LT_F32, 4, 2);
+    a.magnitude = vector_of(x, 4);
+    assert_int_equal(lt_dora_norm(test_backend_kept(0, 1), &a, &err), LT_ERR_USAGE);
+    assert_string_equal(err.message, "dora_norm: magnitude and scale come together");
+    a.scale = vector_of(x + 50, 4);
+    assert_int_equal(lt_dora_norm(test_backend_kept(0, 1), &a, &err), LT_OK);
+}
+
 /* --- Rows by index --------------------------------------------------------------------------- */
 
-/* flag 1: no positions */
+/* flags: 1 no positions, 2 tokens in bf16 */
 static void run_embedding(test_run *t)
 {
     const size_case *p = t->parameters;
@@ -322,10 +481,10 @@ static void run_embedding(test_run *t)
     lt_tensor ids = lt_tensor_1d(test_integers(t, p->rows, VOCAB), LT_I32, p->rows);
     lt_tensor positions = lt_tensor_1d(test_integers(t, p->rows, POSITIONS), LT_I32, p->rows);
     lt_embedding_args a = {.y = rows_of(p, test_output(t, room(p))), .ids = ids};
-    a.token_table = lt_tensor_2d(test_input(t, tokens), LT_F32, VOCAB, p->dim);
+    a.token_table = test_weight(t, p->flag & 2, VOCAB, p->dim, p->gap);
     lt_embedding_backward_args b = {.dy = rows_of(p, test_input(t, room(p))), .ids = ids};
     b.dtoken_table = lt_tensor_2d(test_inout(t, tokens), LT_F32, VOCAB, p->dim);
-    if (!p->flag) {
+    if (!(p->flag & 1)) {
         a.positions = b.positions = positions;
         a.position_table = lt_tensor_2d(test_input(t, places), LT_F32, POSITIONS, p->dim);
         b.dposition_table = lt_tensor_2d(test_inout(t, places), LT_F32, POSITIONS, p->dim);
@@ -358,6 +517,7 @@ static void run_gather_scatter(test_run *t)
     if (p->rows > 1 && p->rows % 2 == 0) assert_true(z[0] == 0);
 }
 
+/* flags: 0 k and v side by side, 1 one and the same k and v for every sequence, 2 head by head */
 static void run_cache_append(test_run *t)
 {
     enum { BATCH = 3, LENGTH = 2, CAPACITY = 10, HEADS = 2 };
@@ -368,6 +528,11 @@ static void run_cache_append(test_run *t)
     lt_cache_append_args a = {0};
     a.k = lt_tensor_as_heads(lt_tensor_slice(both, 1, 0, width), BATCH, HEADS, p->dim);
     a.v = lt_tensor_as_heads(lt_tensor_slice(both, 1, width, width), BATCH, HEADS, p->dim);
+    if (p->flag == 1) a.k.stride[0] = a.v.stride[0] = 0;
+    if (p->flag == 2) {
+        a.k.stride[2] = a.v.stride[2] = 2 * p->dim;
+        a.v.data = kv + p->dim;
+    }
     for (int i = 0; i < 2; i++)
         caches[i] = test_output(t, count);
     a.k_cache = lt_tensor_4d(caches[0], LT_F32, BATCH, CAPACITY, HEADS, p->dim);
@@ -375,17 +540,24 @@ static void run_cache_append(test_run *t)
     int32_t *offset = test_integers(t, BATCH, CAPACITY - LENGTH + 1);
     a.offset = lt_tensor_1d(offset, LT_I32, BATCH);
     TEST_CALL(t, cache_append, a);
-    int64_t from = (1 * LENGTH + 1) * 2 * width, to = (1 * CAPACITY + offset[1] + 1) * width;
-    assert_memory_equal(caches[0] + to, kv + from, (size_t)width * sizeof *kv);
-    assert_memory_equal(caches[1] + to, kv + from + width, (size_t)width * sizeof *kv);
+    for (int64_t h = 0; h < HEADS; h++) { /* the second sequence, its second row */
+        int64_t to = (1 * CAPACITY + offset[1] + 1) * width + h * p->dim;
+        int64_t from = (p->flag == 1 ? 1 : LENGTH + 1) * 2 * width + h * a.k.stride[2];
+        size_t bytes = (size_t)p->dim * sizeof *kv;
+        assert_memory_equal(caches[0] + to, kv + from, bytes);
+        assert_memory_equal(caches[1] + to, (float *)a.v.data + from, bytes);
+    }
 }
 
 static void test_indexed(void **state)
 {
     (void)state;
-    on_all_sizes(run_embedding, 2, "embedding");
+    on_all_sizes(run_embedding, 4, "embedding");
     on_all_sizes(run_gather_scatter, 1, "gather and scatter");
-    on_all_sizes(run_cache_append, 1, "cache append");
+    on_all_sizes(run_cache_append, 3, "cache append");
+    size_case large = {0, 700, 0, 0}; /* for several threads */
+    for (; large.flag < 3; large.flag++)
+        test_all_backends(run_cache_append, &large, "cache append, large");
 }
 
 /* flags: 1 gradient, 2 large logits, 4 ties for the largest */
@@ -512,6 +684,10 @@ int main(void)
         cmocka_unit_test(test_dropout),
         cmocka_unit_test(test_dropout_threshold),
         cmocka_unit_test(test_rotary),
+        cmocka_unit_test(test_sums),
+        cmocka_unit_test(test_views),
+        cmocka_unit_test(test_known),
+        cmocka_unit_test(test_dora_refusals),
         cmocka_unit_test(test_indexed),
         cmocka_unit_test(test_cross_entropy),
         cmocka_unit_test(test_optimizer),

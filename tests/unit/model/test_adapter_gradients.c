@@ -229,12 +229,12 @@ static void check_accumulation(const char *base, const adapter_case *c, const lt
     OK(lt_model_forward_backward(model, w, &first, dropout_key, false, &loss, err));
     assert_memory_equal(x, model->gradients.base, (size_t)model->gradient_count * sizeof *x);
     OK(lt_model_forward_backward(model, w, &second, other_key, true, &loss, err));
-    double off = distance(x, y, model->gradients.base, model->gradient_count);
+    double off = distance(x, y, all_gradients(model).data, model->gradient_count);
     if (!(off <= 1e-13)) fail_msg("%s, %s: two micro-batches are off by %g", base, c->name, off);
     if (c->dropout == 0) {
         double *sum = copy_of(all_gradients(model));
         OK(lt_model_forward_backward(model, w, &b.batch, dropout_key, false, &loss, err));
-        off = distance(sum, NULL, model->gradients.base, model->gradient_count);
+        off = distance(sum, NULL, all_gradients(model).data, model->gradient_count);
         if (!(off <= 1e-12)) fail_msg("%s, %s: 2 + 2 rows differ from 4 by %g", base, c->name, off);
         free(sum);
     }

@@ -1,5 +1,6 @@
-/* Documents packed into one row compute what they compute alone, and see nothing of each other. */
-#include "golden.h"
+/* Documents packed into one row compute what they compute alone, and see nothing of each other:
+ * without an adapter and with each, whose virtual tokens stand in front of every document. */
+#include "adapters.h"
 
 enum { FIRST = 7, SECOND = 6, LENGTH = FIRST + SECOND };
 
@@ -37,9 +38,8 @@ static void evaluate_alone(const lt_model *model, const test_batch *packed, int6
     free_batch(&alone);
 }
 
-static void check_packed_is_separate(const char *name, const lt_backend *backend)
+static void check_packed_is_separate(const lt_model *model, const char *what)
 {
-    lt_model *model = load_golden(name, NULL, backend);
     test_batch b = packed_batch(model->config.vocab_size, 21);
     double packed[LENGTH], separate[LENGTH], worst = 0;
     evaluate(model, &b.batch, packed);
@@ -47,32 +47,29 @@ static void check_packed_is_separate(const char *name, const lt_backend *backend
     evaluate_alone(model, &b, FIRST, SECOND, separate + FIRST);
     for (int64_t i = 0; i < LENGTH; i++)
         worst = fmax(worst, fabs(packed[i] - separate[i]));
-    if (!(worst <= 1e-5)) fail_msg("%s: packing changes a loss by %g", name, worst);
+    if (!(worst <= 1e-5)) fail_msg("%s: packing changes a loss by %g", what, worst);
     free_batch(&b);
-    lt_model_free(model);
 }
 
-static void check_no_leak(const char *name, const lt_backend *backend)
+/* Other ids in the document at `start` change its own losses and no bit of the other one's. */
+static void check_no_leak(const lt_model *model, int64_t start, int64_t length, const char *what)
 {
-    lt_model *model = load_golden(name, NULL, backend);
-    int64_t vocab = model->config.vocab_size;
+    int64_t vocab = model->config.vocab_size, other = start ? 0 : length;
     test_batch b = packed_batch(vocab, 22);
     double before[LENGTH], after[LENGTH];
     evaluate(model, &b.batch, before);
-    for (int64_t i = 0; i < FIRST; i++)
+    for (int64_t i = start; i < start + length; i++)
         b.ids[i] = (int32_t)((b.ids[i] + 1 + i) % vocab);
     evaluate(model, &b.batch, after);
-    assert_true(memcmp(before, after, FIRST * sizeof *before) != 0);
-    if (memcmp(before + FIRST, after + FIRST, SECOND * sizeof *before) != 0)
-        fail_msg("%s: the first document is seen by the second", name);
+    assert_true(memcmp(before + start, after + start, (size_t)length * sizeof *before) != 0);
+    if (memcmp(before + other, after + other, (size_t)(LENGTH - length) * sizeof *before) != 0)
+        fail_msg("%s: the document at %lld is seen by the other", what, (long long)start);
     free_batch(&b);
-    lt_model_free(model);
 }
 
 /* The gradient of two packed documents is that of the two side by side. */
-static void check_gradient(const char *name, const lt_backend *backend)
+static void check_gradient(lt_model *model, const char *what)
 {
-    lt_model *model = load_golden(name, NULL, backend);
     test_batch b = packed_batch(model->config.vocab_size, 23), rows = new_batch(2, FIRST);
     memcpy(rows.ids, b.ids, FIRST * 4);
     memcpy(rows.targets, b.targets, FIRST * 4);
@@ -85,24 +82,38 @@ static void check_gradient(const char *name, const lt_backend *backend)
     run_backward(model, &settings, &rows.batch, (lt_dropout_mask){0});
     double bound = 1e-4 * largest_element(all_gradients(model));
     for (int64_t i = 0; i < model->gradient_count; i++)
-        assert_true(fabs((double)packed[i] - element(all_gradients(model), i)) <= bound);
+        if (!(fabs((double)packed[i] - element(all_gradients(model), i)) <= bound))
+            fail_msg("%s: packing changes the gradient", what);
     free(packed);
     free_batch(&b);
     free_batch(&rows);
+}
+
+/* `adapter`: one of adapter_cases, or NULL. */
+static void check_all(const char *name, const char *adapter, const lt_backend *backend)
+{
+    char what[128];
+    lt_model *model = load_golden(name, NULL, backend);
+    if (adapter) random_adapter(model, case_named(adapter), "used", 5);
+    snprintf(what, sizeof what, "%s, %s", name, adapter ? adapter : "no adapter");
+    check_packed_is_separate(model, what);
+    check_no_leak(model, 0, FIRST, what);
+    check_no_leak(model, FIRST, SECOND, what);
+    check_gradient(model, what);
     lt_model_free(model);
 }
 
 static void test_packing(void **state)
 {
     (void)state;
-    const char *isas[] = {"ref", NULL};
+    static const char *const isas[] = {"ref", NULL};
+    static const char *const adapters[] = {
+        NULL, "lora, some", "dora", "prefix", "prefix, projection", "prompt", "p-tuning"};
     for (int i = 0; i < 2; i++) {
         lt_backend *backend = make_backend(isas[i]);
-        for (int m = 0; m < GOLDEN_COUNT; m++) {
-            check_packed_is_separate(golden_names[m], backend);
-            check_no_leak(golden_names[m], backend);
-            check_gradient(golden_names[m], backend);
-        }
+        for (int m = 0; m < GOLDEN_COUNT; m++)
+            for (size_t k = 0; k < sizeof adapters / sizeof *adapters; k++)
+                check_all(golden_names[m], adapters[k], backend);
         lt_backend_free(backend);
     }
 }

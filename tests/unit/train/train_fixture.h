@@ -42,8 +42,9 @@ static inline void must(lt_status status, const lt_err *err)
     if (status != LT_OK) fail_msg("%s", err->message);
 }
 
-/* Answers follow from the questions, so that a small model can learn them. */
-static inline void fixture_data(const char *name, int records)
+/* Answers follow from the questions, so that a small model can learn them. `special_tokens`: in
+ * Dolly's template, whose tokens fixture models have no rows for; else in Alpaca's. */
+static inline void fixture_data_as(const char *name, int records, bool special_tokens)
 {
     static const char *const words[] = {"amber", "birch", "cedar", "dune", "ember"};
     lt_buffer text = {0};
@@ -65,9 +66,16 @@ static inline void fixture_data(const char *name, int records)
     const lt_prepare_settings settings = {.inputs = {inputs, 1},
                                           .tokenizer = FIXTURE_TOKENIZER,
                                           .output = output,
+                                          .has_template = !special_tokens,
+                                          .template_ = LT_TEMPLATE_ALPACA,
                                           .validation = 0.15,
                                           .seed = 3};
     must(lt_prepare(&settings, &report, &err), &err);
+}
+
+static inline void fixture_data(const char *name, int records)
+{
+    fixture_data_as(name, records, true);
 }
 
 static inline lt_backend *fixture_backend(void)
