@@ -9,6 +9,7 @@
 #   llm.c=DIR        a built folder of karpathy/llm.c, with its train_gpt2 (CPU), gpt2_124M.bin and token files in place
 #   tokenizers=PY    a Python with Hugging Face's `tokenizers` (it is run with one thread)
 #   torch=PY         a Python with PyTorch: its float32 matrix product
+#   peft=PY          a Python with PyTorch, transformers and peft: its LoRA training step
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,15 +19,15 @@ while [ $# -gt 0 ]; do
     case $1 in
     --peer)
         case ${2:-} in
-        llm.c=* | tokenizers=* | torch=*) peer[${2%%=*}]=${2#*=} ;;
-        *) echo "bench: --peer takes llm.c=DIR, tokenizers=PYTHON or torch=PYTHON" >&2; exit 2 ;;
+        llm.c=* | tokenizers=* | torch=* | peft=*) peer[${2%%=*}]=${2#*=} ;;
+        *) echo "bench: --peer takes llm.c=DIR, or tokenizers, torch or peft=PYTHON" >&2; exit 2 ;;
         esac
         shift
         ;;
     --tokenizer) tokenizer=${2:?--tokenizer needs a directory}; shift ;;
     --text) text=${2:?--text needs a file}; shift ;;
     --quick) quick=--quick ;;
-    --help | -h) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "bench: unknown option $1 (see --help)" >&2; exit 2 ;;
     esac
     shift
@@ -122,6 +123,43 @@ if [ -n "${peer[llm.c]:-}" ]; then
     echo "  llm.c train_gpt2.c: $theirs s; ratio: $(ratio "$theirs" "$ours") times as fast"
 else
     skipped llm.c DIR
+fi
+
+echo
+echo "== Training steps of every method: GPT-2 124M, batch 4 x 64 tokens, rank 8 on all linear modules, 20 virtual tokens"
+"$bench/bench_train_step" gpt2-124m 4 64 15 full lora lora-bf16 dora prefix prompt | grep '^train step' | tee "$work/methods.txt"
+if [ -n "${peer[peft]:-}" ]; then
+    cat >"$work/peer.py" <<'END'
+import statistics, sys, time, warnings
+import peft, torch, transformers
+warnings.simplefilter("ignore")
+torch.set_num_threads(int(sys.argv[1]))
+torch.manual_seed(1)
+config = transformers.GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+lora = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True,
+                       task_type="CAUSAL_LM")
+model = peft.get_peft_model(transformers.GPT2LMHeadModel(config), lora)
+model.train()
+trained = [p for p in model.parameters() if p.requires_grad]
+optimizer = torch.optim.AdamW(trained, lr=1e-4)
+ids = torch.randint(0, 50257, (4, 65))
+times = []
+for step in range(12):
+    start = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    logits = model(input_ids=ids[:, :-1]).logits
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+    torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    optimizer.step()
+    times.append(time.perf_counter() - start)
+print(f"  peft {peft.__version__}, torch {torch.__version__}: LoRA step {statistics.median(times[2:]):.3f} s")
+END
+    "${peer[peft]}" "$work/peer.py" "$OMP_NUM_THREADS" 2>/dev/null | tee "$work/methods-peer.txt"
+    ours=$(sed -nE 's/.* lora, .*: ([0-9.]+) s \(.*/\1/p' "$work/methods.txt")
+    theirs=$(sed -nE 's/.*LoRA step ([0-9.]+) s/\1/p' "$work/methods-peer.txt")
+    echo "  ratio: $(ratio "$theirs" "$ours") times as fast"
+else
+    skipped peft PYTHON
 fi
 
 echo

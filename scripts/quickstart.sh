@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # From a fresh machine to a tuned model that answers, in one command: installs what is missing, builds, trains a tokenizer,
 # prepares a dataset, makes a small GPT-2 model, trains it, and compares its answers to held-out questions before and
-# after. Takes a few minutes on two cores and needs no GPU.
+# after. Then that model is taught a task it has never seen, by full tuning, LoRA, prefix and prompt tuning, side by
+# side. Takes about five minutes on two cores and needs no GPU.
 #
 #   scripts/quickstart.sh                       the bundled sample (scripts/sample_data/assistant.jsonl)
-#   scripts/quickstart.sh --data FILE.jsonl     your own instruction data (Dolly, Alpaca, messages, ... records)
+#   scripts/quickstart.sh --data FILE.jsonl     your own instruction data (Dolly, Alpaca, messages, ... records), first act only
 #   scripts/quickstart.sh --output DIR          where everything goes (default: build/quickstart)
 #   scripts/quickstart.sh --steps N             how long to train
 #   scripts/quickstart.sh --fresh               forget an earlier run; without it a second run goes on where it stopped
@@ -24,7 +25,7 @@ while [ $# -gt 0 ]; do
         ;;
     --fresh) fresh=1 ;;
     --help | -h)
-        sed -n '2,11s/^# \{0,1\}//p' "$0"
+        sed -n '2,12s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     *)
@@ -58,13 +59,22 @@ else
     steps=${steps:-400} learning_rate=1e-3
 fi
 
+# One category of the sample is kept from the first act: the task of the second.
+task=summarization
+first=$data
+if [ "$data" = "$sample" ]; then
+    first=$output/first.jsonl
+    grep -v "\"category\": \"$task\"" "$data" >"$first"
+    grep "\"category\": \"$task\"" "$data" >"$output/$task.jsonl"
+fi
+
 say "Tokenizer: $vocab_size tokens learned from $data"
 [ -d "$output/tokenizer" ] ||
     "$lathe" tokenizer train --input "$data" --vocab-size "$vocab_size" --output "$output/tokenizer"
 
 say "Dataset: records to tokens, with the loss on the answers only and 300 records held out"
 [ -f "$output/data.h5" ] ||
-    "$lathe" prepare --input "$data" --tokenizer "$output/tokenizer" --output "$output/data.h5" \
+    "$lathe" prepare --input "$first" --tokenizer "$output/tokenizer" --output "$output/data.h5" \
         --max-length "$max_length" --validation 300 --seed 1
 "$lathe" inspect "$output/data.h5" --samples 1
 
@@ -83,14 +93,14 @@ if [ ! -d "$output/run/final" ]; then
 fi
 
 say "Held-out questions, answered by the fresh and by the trained model"
-answer() { # MODEL NAME: answers the held-out records, keeps the answers, prints the share that is exactly right
+answer() { # DATA NAME MODEL [--adapter DIR]: answers the held-out records, keeps the answers; the share that is exactly right
     local scores="$output/answers-$2.txt"
-    "$lathe" generate --model "$1" --data "$output/data.h5" --max-new-tokens 48 --greedy --json \
+    "$lathe" generate --model "${@:3}" --data "$1" --max-new-tokens 48 --greedy --json \
         >"$output/answers-$2.jsonl" 2>"$scores" || { cat "$scores" >&2; return 1; }
-    printf '%-7s %s\n' "$2" "$(grep -m1 'exact match' "$scores")"
+    grep -m1 'exact match' "$scores"
 }
-answer "$output/base" before
-answer "$output/run/final" after
+printf 'before  %s\n' "$(answer "$output/data.h5" before "$output/base")"
+printf 'after   %s\n' "$(answer "$output/data.h5" after "$output/run/final")"
 sed -n '/exact match/,$p' "$output/answers-after.txt" | sed 1d
 
 say "Three instructions"
@@ -113,6 +123,51 @@ else
         "To tune a trained one, give its Hugging Face directory: $lathe train --model DIR ..."
 fi
 
+if [ "$data" = "$sample" ]; then
+    say "Second act: a task the model has never seen ($task), learned by four methods"
+    [ -f "$output/$task.h5" ] ||
+        "$lathe" prepare --input "$output/$task.jsonl" --tokenizer "$output/tokenizer" --output "$output/$task.h5" \
+            --max-length 224 --validation 100 --seed 1 | sed -n '/records/,$p'
+    model=$output/run/final
+    row() { printf '%-8s %10s %8s %13s %15s  %s\n' "$@" | tee -a "$output/methods.txt"; }
+    in_log() { sed -nE "s/$1/\\1/p" "$2" | head -n 1; } # PATTERN LOG: what the pattern's group is
+    exact() { answer "$output/$task.h5" "$task-$1" "${@:2}" | sed 's/exact match //'; }
+    tune() { # METHOD STEPS LEARNING_RATE [OPTION ...]: tunes the model of the first act
+        [ -d "$output/$1/final" ] ||
+            "$lathe" train --model "$model" --data "$output/$task.h5" --output "$output/$1" --resume auto --method "$1" \
+                --max-steps "$2" --learning-rate "$3" --micro-batch-size 8 --max-length 224 --warmup-steps 10 --logging-steps 50 \
+                --eval-steps 50 --eval-samples 0 --save-steps 500 --seed 1 "${@:4}" >"$output/$1.log" ||
+            { cat "$output/$1.log" >&2; return 1; }
+    }
+    compare() { # METHOD WHO ...: its line in the table
+        row "$1" "$(in_log '^parameters .*, (.*) of them trained.*' "$output/$1.log")" \
+            "$(in_log '^done after [0-9]+ steps, ([0-9:]+);.*' "$output/$1.log")" \
+            "$(in_log '.*peak memory ([0-9]+ MB).*' "$output/$1.log")" \
+            "$(in_log '.*, held-out loss ([0-9.]+),.*' "$output/$1.log")" "$(exact "$@")"
+    }
+    : >"$output/methods.txt"
+    row method trained time "peak memory" "held-out loss" "exact match"
+    tune full 150 1e-3
+    row none - - - "$(in_log '^held out, step 0: loss ([0-9.]+) .*' "$output/full.log")" "$(exact none "$model")"
+    compare full "$output/full/final"
+    tune lora 150 5e-3 --lora-r 8 --lora-alpha 16
+    compare lora "$model" --adapter "$output/lora/final"
+    tune prefix 300 1e-1 --num-virtual-tokens 20
+    compare prefix "$model" --adapter "$output/prefix/final"
+    tune prompt 300 2e-1 --num-virtual-tokens 20
+    compare prompt "$model" --adapter "$output/prompt/final"
+
+    say "One summary, by each method"
+    question="Say in one sentence who Mara is." context="Mara lives in Ghent. Mara has a parrot at home. By trade Mara is a potter."
+    printf '> %s\n> %s\n' "$question" "$context"
+    for method in none full lora prefix prompt; do
+        who=("$model" --adapter "$output/$method/final")
+        case $method in none) who=("$model") ;; full) who=("$output/full/final") ;; esac
+        printf '%-7s ' "$method"
+        "$lathe" generate --model "${who[@]}" --instruction "$question" --context "$context" --max-new-tokens 48 --greedy --quiet
+    done
+fi
+
 say "Made in $output"
 cat <<END
 tokenizer/           a byte-level BPE that Hugging Face loads too
@@ -122,10 +177,23 @@ run/best/            the model with the lowest held-out loss
 run/report.html      loss and learning-rate curves, samples, settings: open it in a browser
 run/log.jsonl        the same in numbers; TensorBoard events are beside it
 answers-after.jsonl  every held-out question with the reference and the answer
+END
+if [ "$data" = "$sample" ]; then
+    cat <<END
+lora/final/, prefix/final/, prompt/final/   adapters of run/final: PEFT directories
+methods.txt          the table of the second act
+END
+fi
+cat <<END
 
 Try next:
   $lathe generate --model $output/run/final --instruction "Name the capital of Peru."
   $lathe score --model $output/run/final --text "The capital of Peru is Lima." --top 3
   $lathe inspect $output/run/final
+END
+if [ "$data" = "$sample" ]; then
+    cat <<END
+  $lathe merge --model $output/run/final --adapter $output/lora/final --output $output/merged --verify
   scripts/quickstart.sh --data your.jsonl --output build/mine
 END
+fi
