@@ -88,9 +88,9 @@ typedef struct lt_matmul_args {
     lt_tensor c;                /* [m, n] */
     lt_tensor a, b;             /* shapes by layout; b real or bf16 */
     lt_tensor a_extra, b_extra; /* as a and b with a k of their own; both or neither */
-    lt_tensor bias;          /* [n] or absent */
-    lt_tensor residual;      /* [m, n] or absent */
-    lt_tensor preactivation; /* [m, n] or absent */
+    lt_tensor bias;             /* [n] or absent */
+    lt_tensor residual;         /* [m, n] or absent */
+    lt_tensor preactivation;    /* [m, n] or absent */
     lt_activation activation;
     bool accumulate;
 } lt_matmul_args;

@@ -52,8 +52,8 @@ static inline float *head_row(const lt_tensor *t, int64_t b, int64_t i, int64_t 
     return (float *)t->data + b * t->stride[0] + i * t->stride[1] + h * t->stride[2];
 }
 
-/* What a query sees is up to two ranges: its own keys, and the prefix where that stands apart. A
- * query whose document starts right behind the prefix has one range, its own. */
+/* The keys in two parts: the prefix, and all others. What a query sees is a range of each, and no
+ * tile holds keys of both. */
 typedef enum key_part { PREFIX_KEYS, OWN_KEYS, KEY_PARTS } key_part;
 
 static inline key_part first_part(const lt_attention_args *a)
@@ -61,20 +61,26 @@ static inline key_part first_part(const lt_attention_args *a)
     return a->prefix > 0 ? PREFIX_KEYS : OWN_KEYS;
 }
 
+static inline key_range keys_of_part(const lt_attention_args *a, key_part part)
+{
+    key_range range = {0, a->prefix};
+    if (part == OWN_KEYS) range = (key_range){a->prefix, a->k.shape[1]};
+    return range;
+}
+
 static inline key_range keys_of(const lt_attention_args *a, key_part part, int64_t b, int64_t i)
 {
+    key_range range = keys_of_part(a, part);
     int64_t position = i + (a->offset.data ? ((const int32_t *)a->offset.data)[b] : 0);
     int64_t first_key = 0;
     if (a->first_key.data) first_key = ((const int32_t *)a->first_key.data)[b * a->q.shape[1] + i];
     int64_t apart = lt_max_i64(first_key - a->prefix, 0); /* keys between prefix and document */
-    key_range range = {apart > 0 ? first_key : 0, lt_min_i64(position + 1, a->k.shape[1])};
-    if (part == PREFIX_KEYS) {
-        position -= apart; /* as if they were not there */
-        range.first = 0;
-        range.last = apart > 0 ? lt_min_i64(position + 1, a->prefix) : 0;
-    }
+    if (part == OWN_KEYS)
+        range.first += apart;
+    else
+        position -= apart; /* as if the document followed directly */
     if (a->window > 0) range.first = lt_max_i64(range.first, position - a->window + 1);
-    range.last = lt_max_i64(range.last, range.first); /* none: empty, not negative */
+    range.last = lt_max_i64(lt_min_i64(range.last, position + 1), range.first); /* maybe empty */
     return range;
 }
 
@@ -130,9 +136,8 @@ static inline void pack_keys_turned(const attention_shape *s, float *dst, const 
                                     int64_t stride, int64_t keys)
 {
     operand x = {src, stride, 1, false};
-    for (int64_t j = 0; j < ATTENTION_KEYS; j += TILE_COLUMNS, dst += s->head_dim * TILE_COLUMNS)
-        pack_panel(dst, TILE_COLUMNS, &x, j, lt_max_i64(lt_min_i64(TILE_COLUMNS, keys - j), 0), 0,
-                   s->head_dim);
+    for (int64_t j = 0; j < keys; j += TILE_COLUMNS, dst += s->head_dim * TILE_COLUMNS)
+        pack_panel(dst, TILE_COLUMNS, &x, j, lt_min_i64(TILE_COLUMNS, keys - j), 0, s->head_dim);
 }
 
 /* `rows` rows of one head as panels [rows][TILE_COLUMNS of head_dim] for the right side: for
@@ -145,13 +150,13 @@ static inline void pack_straight(const attention_shape *s, float *dst, const flo
         pack_panel(dst, TILE_COLUMNS, &x, d, lt_min_i64(TILE_COLUMNS, s->head_dim - d), 0, rows);
 }
 
-/* scores[r][j] = row r . key j, for all rows of a block (in whole panels) and all keys of a tile.
+/* scores[r][j] = row r . key j, for all rows of a block and the keys of a tile, in whole panels.
  */
 static inline void multiply_scores(const attention_shape *s, float *scores, const float *rows,
-                                   int64_t row_count, const float *keys)
+                                   int64_t row_count, const float *keys, int64_t key_count)
 {
     for (int64_t r = 0; r < row_count; r += PANEL_ROWS)
-        for (int64_t j = 0; j < ATTENTION_KEYS; j += TILE_COLUMNS)
+        for (int64_t j = 0; j < key_count; j += TILE_COLUMNS)
             tile_product(PANEL_ROWS, 2, s->head_dim, rows + r / PANEL_ROWS * s->row_slot, 1,
                          PANEL_ROWS, keys + j * s->head_dim, TILE_COLUMNS,
                          scores + r * ATTENTION_KEYS + j, ATTENTION_KEYS, false);
@@ -168,12 +173,12 @@ static inline void multiply_values(const attention_shape *s, float *out, const f
                          true);
 }
 
-/* out[key][:] += sum over rows of p[r][key] x[r][:], for all keys of a tile. */
+/* out[key][:] += sum over rows of p[r][key] x[r][:], for the keys of a tile, in whole panels. */
 static inline void multiply_turned(const attention_shape *s, float *out, const float *p,
-                                   const float *x, int64_t rows)
+                                   const float *x, int64_t rows, int64_t keys)
 {
     for (int64_t d = 0; d < s->padded; d += TILE_COLUMNS)
-        for (int64_t j = 0; j < ATTENTION_KEYS; j += PANEL_ROWS)
+        for (int64_t j = 0; j < keys; j += PANEL_ROWS)
             tile_product(PANEL_ROWS, 2, rows, p + j, 1, ATTENTION_KEYS, x + d * ATTENTION_KEYS,
                          TILE_COLUMNS, out + j * s->padded + d, s->padded, true);
 }

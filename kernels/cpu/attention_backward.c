@@ -10,7 +10,7 @@
 
 #include "kernels/cpu/attention.h"
 
-/* Of one thread. Arrays over keys have room for whole tiles. */
+/* Of one thread. Arrays over keys have room for whole tiles, those of the prefix first. */
 typedef struct backward_buffers {
     float *scores, *dscores; /* [ATTENTION_ROWS][ATTENTION_KEYS]: s, then f p; dp, then ds */
     float *keys_turned, *values_turned, *keys; /* packed, all tiles of this head */
@@ -18,13 +18,20 @@ typedef struct backward_buffers {
     float *dq;                                 /* [ATTENTION_ROWS][padded] */
     float *q_straight, *dout_straight;         /* the block as right sides */
     float *q, *dout;                           /* and as left sides */
-    int64_t tiles;
+    int64_t tiles, prefix_tiles;
 } backward_buffers;
 
-/* Lays the buffers out from `base` (which may be NULL); returns the floats used. */
-static int64_t lay_out(const attention_shape *s, float *base, backward_buffers *f)
+static int64_t tiles_of(int64_t keys)
 {
-    f->tiles = (s->kv_len + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
+    return (keys + ATTENTION_KEYS - 1) / ATTENTION_KEYS;
+}
+
+/* Lays the buffers out from `base` (which may be NULL); returns the floats used. */
+static int64_t lay_out(const lt_attention_args *a, const attention_shape *s, float *base,
+                       backward_buffers *f)
+{
+    f->prefix_tiles = tiles_of(a->prefix);
+    f->tiles = f->prefix_tiles + tiles_of(s->kv_len - a->prefix);
     int64_t turned = f->tiles * ATTENTION_KEYS * s->head_dim, used = 0;
     int64_t all_keys = f->tiles * ATTENTION_KEYS * s->padded, block = ATTENTION_ROWS * s->padded;
     int64_t left = (int64_t)lt_align_up((size_t)attention_rows_floats(s), LANES);
@@ -48,6 +55,13 @@ static int64_t lay_out(const attention_shape *s, float *base, backward_buffers *
         used += parts[i].floats;
     }
     return used;
+}
+
+/* Where key j of a part stands in the arrays over keys. */
+static int64_t slot_of(const lt_attention_args *a, const backward_buffers *f, key_part part,
+                       int64_t j)
+{
+    return part == PREFIX_KEYS ? j : j - a->prefix + f->prefix_tiles * ATTENTION_KEYS;
 }
 
 static float dot(const float *x, const float *y, int64_t n)
@@ -86,11 +100,12 @@ static void backward_tile(const lt_attention_args *a, const attention_shape *s,
                           int64_t rows, int64_t j, const float *delta)
 {
     const float *lse = (const float *)a->lse.data + (b * s->heads + h) * s->q_len + i;
-    int64_t keys = lt_min_i64(ATTENTION_KEYS, s->kv_len - j);
+    int64_t keys = lt_min_i64(ATTENTION_KEYS, keys_of_part(a, part).last - j);
+    int64_t slot = slot_of(a, f, part, j);
     float factors[ATTENTION_KEYS];
     bool dropout = a->dropout.rate > 0;
-    multiply_scores(s, f->scores, f->q, rows, f->keys_turned + j * s->head_dim);
-    multiply_scores(s, f->dscores, f->dout, rows, f->values_turned + j * s->head_dim);
+    multiply_scores(s, f->scores, f->q, rows, f->keys_turned + slot * s->head_dim, keys);
+    multiply_scores(s, f->dscores, f->dout, rows, f->values_turned + slot * s->head_dim, keys);
     for (int64_t r = 0; r < rows; r++) {
         if (dropout)
             dropout_factors(&a->dropout, dropout_row(s, b, h, i + r) + (uint64_t)j, ATTENTION_KEYS,
@@ -99,9 +114,9 @@ static void backward_tile(const lt_attention_args *a, const attention_shape *s,
                           keys_in_tile(keys_of(a, part, b, i + r), j), (float)a->scale, lse[r],
                           delta[r], dropout ? factors : NULL);
     }
-    multiply_turned(s, f->dv + j * s->padded, f->scores, f->dout_straight, rows);
-    multiply_turned(s, f->dk + j * s->padded, f->dscores, f->q_straight, rows);
-    multiply_values(s, f->dq, f->dscores, rows, f->keys + j * s->padded, keys);
+    multiply_turned(s, f->dv + slot * s->padded, f->scores, f->dout_straight, rows, keys);
+    multiply_turned(s, f->dk + slot * s->padded, f->dscores, f->q_straight, rows, keys);
+    multiply_values(s, f->dq, f->dscores, rows, f->keys + slot * s->padded, keys);
 }
 
 static void backward_block(const lt_attention_backward_args *x, const attention_shape *s,
@@ -121,36 +136,53 @@ static void backward_block(const lt_attention_backward_args *x, const attention_
     memset(f->dq, 0, (size_t)(ATTENTION_ROWS * s->padded) * sizeof(float));
     for (key_part part = first_part(a); part < KEY_PARTS; part++) {
         key_range all = keys_of_block(a, part, b, i, rows);
-        int64_t first_tile = all.first / ATTENTION_KEYS * ATTENTION_KEYS;
-        for (int64_t j = first_tile; j < all.last; j += ATTENTION_KEYS)
+        int64_t start = keys_of_part(a, part).first; /* of the first tile */
+        int64_t j = start + (all.first - start) / ATTENTION_KEYS * ATTENTION_KEYS;
+        for (; j < all.last; j += ATTENTION_KEYS)
             backward_tile(a, s, f, part, b, h, i, rows, j, delta);
     }
     for (int64_t r = 0; r < rows; r++)
         store_scaled(head_row(&x->dq, b, i + r, h), f->dq + r * s->padded, s->head_dim, 1);
 }
 
+static void pack_part(const lt_attention_args *a, const attention_shape *s,
+                      const backward_buffers *f, key_part part, int64_t b, int64_t g)
+{
+    key_range all = keys_of_part(a, part);
+    for (int64_t j = all.first; j < all.last; j += ATTENTION_KEYS) {
+        int64_t keys = lt_min_i64(ATTENTION_KEYS, all.last - j), slot = slot_of(a, f, part, j);
+        const float *k = head_row(&a->k, b, j, g), *v = head_row(&a->v, b, j, g);
+        pack_keys_turned(s, f->keys_turned + slot * s->head_dim, k, a->k.stride[1], keys);
+        pack_keys_turned(s, f->values_turned + slot * s->head_dim, v, a->v.stride[1], keys);
+        pack_straight(s, f->keys + slot * s->padded, k, a->k.stride[1], keys);
+    }
+}
+
+static void store_part(const lt_attention_backward_args *x, const attention_shape *s,
+                       const backward_buffers *f, key_part part, int64_t b, int64_t g)
+{
+    key_range all = keys_of_part(&x->forward, part);
+    for (int64_t j = all.first; j < all.last; j++) {
+        int64_t slot = slot_of(&x->forward, f, part, j);
+        store_scaled(head_row(&x->dk, b, j, g), f->dk + slot * s->padded, s->head_dim, 1);
+        store_scaled(head_row(&x->dv, b, j, g), f->dv + slot * s->padded, s->head_dim, 1);
+    }
+}
+
 static void backward_head(const lt_attention_backward_args *x, const attention_shape *s,
                           const backward_buffers *f, int64_t b, int64_t g)
 {
-    const lt_attention_args *a = &x->forward;
     int64_t group = s->heads / s->kv_heads;
     size_t bytes = (size_t)(f->tiles * ATTENTION_KEYS * s->padded) * sizeof(float);
-    for (int64_t j = 0; j < s->kv_len; j += ATTENTION_KEYS) {
-        int64_t keys = lt_min_i64(ATTENTION_KEYS, s->kv_len - j);
-        const float *k = head_row(&a->k, b, j, g), *v = head_row(&a->v, b, j, g);
-        pack_keys_turned(s, f->keys_turned + j * s->head_dim, k, a->k.stride[1], keys);
-        pack_keys_turned(s, f->values_turned + j * s->head_dim, v, a->v.stride[1], keys);
-        pack_straight(s, f->keys + j * s->padded, k, a->k.stride[1], keys);
-    }
+    for (key_part part = PREFIX_KEYS; part < KEY_PARTS; part++)
+        pack_part(&x->forward, s, f, part, b, g);
     memset(f->dk, 0, bytes);
     memset(f->dv, 0, bytes);
     for (int64_t h = g * group; h < (g + 1) * group; h++)
         for (int64_t i = 0; i < s->q_len; i += ATTENTION_ROWS)
             backward_block(x, s, f, b, h, i);
-    for (int64_t j = 0; j < s->kv_len; j++) {
-        store_scaled(head_row(&x->dk, b, j, g), f->dk + j * s->padded, s->head_dim, 1);
-        store_scaled(head_row(&x->dv, b, j, g), f->dv + j * s->padded, s->head_dim, 1);
-    }
+    for (key_part part = PREFIX_KEYS; part < KEY_PARTS; part++)
+        store_part(x, s, f, part, b, g);
 }
 
 lt_status CPU(attention_backward)(const lt_backend *backend, const lt_attention_backward_args *a,
@@ -158,7 +190,7 @@ lt_status CPU(attention_backward)(const lt_backend *backend, const lt_attention_
 {
     attention_shape s = attention_shape_of(&a->forward);
     backward_buffers plan;
-    int64_t floats = lay_out(&s, NULL, &plan);
+    int64_t floats = lay_out(&a->forward, &s, NULL, &plan);
     float *base;
     LT_TRY(lt_scratch_get(backend, LT_SCRATCH_THREADS,
                           (size_t)(floats * backend->threads) * sizeof(float), (void **)&base,
@@ -166,7 +198,7 @@ lt_status CPU(attention_backward)(const lt_backend *backend, const lt_attention_
 #pragma omp parallel for schedule(dynamic) num_threads(backend->threads)
     for (int64_t t = 0; t < s.batch * s.kv_heads; t++) {
         backward_buffers f;
-        lay_out(&s, base + omp_get_thread_num() * floats, &f);
+        lay_out(&a->forward, &s, base + omp_get_thread_num() * floats, &f);
         backward_head(a, &s, &f, t / s.kv_heads, t % s.kv_heads);
     }
     return LT_OK;

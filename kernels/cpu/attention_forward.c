@@ -142,7 +142,7 @@ static void forward_tile(const lt_attention_args *a, const attention_shape *s,
     } else {
         pack_keys_turned(s, f->keys, head_row(&a->k, b, j, g), a->k.stride[1], keys);
         pack_straight(s, f->values, head_row(&a->v, b, j, g), a->v.stride[1], keys);
-        multiply_scores(s, f->scores, f->queries, rows, f->keys);
+        multiply_scores(s, f->scores, f->queries, rows, f->keys, keys);
     }
     for (int64_t r = 0; r < rows; r++)
         soften(a, s, f, part, b, h, i + r, r, j, m, l);

@@ -64,30 +64,37 @@ lt_status CPU(dora_backward)(const lt_backend *backend, const lt_dora_backward_a
 
 /* --- The norms of DoRA ----------------------------------------------------------------------- */
 
-#define NORM_ROWS 4 /* rows of the weight that share each load of a */
+#define NORM_ROWS    4 /* rows of the weight that share each load of a */
+#define NORM_VECTORS 2
 
 /* |W[j] + scaling B[j] A| for rows j .. j + rows. */
 INLINE void direction_norms(const lt_dora_norm_args *a, int64_t j, int rows, float *norm)
 {
     int64_t in = a->weight.shape[1], rank = a->b.shape[1];
+    int64_t a_line = a->a.stride[0], b_line = a->b.stride[0], line = a->weight.stride[0];
+    const float *left = (const float *)a->b.data + j * b_line;
     bool bf16 = a->weight.dtype == LT_BF16;
-    vec squares[NORM_ROWS], update[NORM_ROWS];
+    vec squares[NORM_ROWS], update[NORM_ROWS][NORM_VECTORS], right;
     for (int r = 0; r < rows; r++)
         squares[r] = vec_zero();
-    for (int64_t i = 0; i < in; i += LANES) {
+    for (int64_t i = 0; i < in; i += NORM_VECTORS * LANES) {
         for (int r = 0; r < rows; r++)
-            update[r] = vec_zero();
-        for (int64_t p = 0; p < rank; p++) {
-            vec right = vec_load_first(row(&a->a, p) + i, in - i);
-            for (int r = 0; r < rows; r++)
-                update[r] = vec_fma(vec_set(row(&a->b, j + r)[p]), right, update[r]);
-        }
-        for (int r = 0; r < rows; r++) {
-            int64_t at = lt_row_offset(&a->weight, j + r) + i;
-            vec w = vec_load_weight(a->weight.data, bf16, at, in - i);
-            vec v = vec_fma(update[r], vec_set((float)a->scaling), w);
-            squares[r] = vec_fma(v, v, squares[r]);
-        }
+            for (int v = 0; v < NORM_VECTORS; v++)
+                update[r][v] = vec_zero();
+        for (int64_t p = 0; p < rank; p++)
+            for (int v = 0; v < NORM_VECTORS; v++) {
+                int64_t at = i + v * LANES;
+                right = vec_load_first((const float *)a->a.data + p * a_line + at, in - at);
+                for (int r = 0; r < rows; r++)
+                    update[r][v] = vec_fma(vec_set(left[r * b_line + p]), right, update[r][v]);
+            }
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < NORM_VECTORS; v++) {
+                int64_t at = i + v * LANES;
+                vec w = vec_load_weight(a->weight.data, bf16, (j + r) * line + at, in - at);
+                w = vec_fma(update[r][v], vec_set((float)a->scaling), w);
+                squares[r] = vec_fma(w, w, squares[r]);
+            }
     }
     for (int r = 0; r < rows; r++)
         norm[r] = sqrtf(vec_sum(squares[r]));

@@ -67,36 +67,55 @@ static void report(const bench *b, const char *what, double best, double flop, d
         free(kept_);                                                               \
     } while (0)
 
-static void measure_attention(const bench *b, int64_t batch, int64_t length)
+/* Sequences of `length` tokens in documents of equal length, each behind `prefix` keys. */
+typedef struct attention_bench {
+    const char *what;
+    int64_t batch, length, documents, prefix;
+} attention_bench;
+
+static void measure_attention(const bench *b, const attention_bench *x)
 {
-    int64_t rows = batch * length, out = rows * DIM, head_dim = DIM / HEADS;
+    int64_t keys = x->length + x->prefix, rows = x->batch * keys, head_dim = DIM / HEADS;
+    int64_t tokens = x->batch * x->length, out = tokens * DIM, document = x->length / x->documents;
     float *qkv = bench_random(rows * 3 * DIM, 1), *dqkv = bench_random(rows * 3 * DIM, 2);
     float *o = bench_random(out, 3), *dout = bench_random(out, 4);
-    float *lse = bench_random(rows * HEADS, 5);
+    float *lse = bench_random(tokens * HEADS, 5);
+    int32_t *first = malloc((size_t)tokens * sizeof *first), *offset = malloc(64 * sizeof *offset);
     lt_tensor parts[6];
-    for (int i = 0; i < 6; i++)
-        parts[i] = lt_tensor_as_heads(
-            lt_tensor_slice(matrix(i < 3 ? qkv : dqkv, rows, 3 * DIM), 1, i % 3 * DIM, DIM), batch,
-            HEADS, head_dim);
+    if (!first || !offset) exit(1);
+    for (int64_t i = 0; i < tokens; i++)
+        first[i] = (int32_t)(x->prefix + i % x->length / document * document);
+    for (int64_t i = 0; i < x->batch; i++)
+        offset[i] = (int32_t)x->prefix;
+    for (int i = 0; i < 6; i++) {
+        parts[i] = lt_tensor_slice(matrix(i < 3 ? qkv : dqkv, rows, 3 * DIM), 1, i % 3 * DIM, DIM);
+        parts[i] = lt_tensor_as_heads(parts[i], x->batch, HEADS, head_dim);
+        if (i % 3 == 0) parts[i] = lt_tensor_slice(parts[i], 1, 0, x->length);
+    }
     lt_attention_args f = {.q = parts[0], .k = parts[1], .v = parts[2], .scale = 0.125};
-    f.out = lt_tensor_4d(o, LT_F32, batch, length, HEADS, head_dim);
-    f.lse = lt_tensor_3d(lse, LT_F32, batch, HEADS, length);
+    f.prefix = x->prefix;
+    f.offset = lt_tensor_1d(offset, LT_I32, x->batch);
+    if (x->documents > 1) f.first_key = lt_tensor_2d(first, LT_I32, x->batch, x->length);
+    f.out = lt_tensor_4d(o, LT_F32, x->batch, x->length, HEADS, head_dim);
+    f.lse = lt_tensor_3d(lse, LT_F32, x->batch, HEADS, x->length);
     lt_attention_backward_args g = {.forward = f, .dq = parts[3], .dk = parts[4], .dv = parts[5]};
     g.dout = f.out;
     g.dout.data = dout;
-    /* causal: half of the scores; a product of 2 flop with q and one with v, 5 in backward */
-    double flop = 2.0 * (double)(batch * HEADS * length * length / 2 * head_dim) * 2;
+    /* causal: half of a document, and the prefix; 2 flop with q and 2 with v, 5 in backward */
+    double seen = (double)(tokens * HEADS) * ((double)document / 2 + (double)x->prefix);
+    double flop = 4.0 * seen * (double)head_dim;
     char what[64];
-    snprintf(what, sizeof what, "attention %lld x %lld", (long long)batch, (long long)length);
+    snprintf(what, sizeof what, "attention %s", x->what);
     MEASURE(b, what, flop, 0, o, out, attention_forward, &f);
-    snprintf(what, sizeof what, "attention backward %lld x %lld", (long long)batch,
-             (long long)length);
+    snprintf(what, sizeof what, "attention backward %s", x->what);
     MEASURE(b, what, 2.5 * flop, 0, dqkv, rows * 3 * DIM, attention_backward, &g);
     free(qkv);
     free(dqkv);
     free(o);
     free(dout);
     free(lse);
+    free(first);
+    free(offset);
 }
 
 /* One query behind a cache: reads the cache once. */
@@ -140,8 +159,8 @@ static void measure_rows(const bench *b)
     g.dx = matrix(z, TOKENS, DIM);
     g.dweight = g.dbias = array(dw, DIM);
     MEASURE(b, "layer_norm_backward", 0, 12.0 * (double)n, z, n, layer_norm_backward, &g);
-    for (int which = LT_ACTIVATION_GELU; which <= LT_ACTIVATION_SILU; which++) {
-        static const char *const names[] = {"", "gelu", "gelu_tanh", "silu"};
+    for (int which = LT_ACTIVATION_GELU; which <= LT_ACTIVATION_TANH; which++) {
+        static const char *const names[] = {"", "gelu", "gelu_tanh", "silu", "relu", "tanh"};
         char what[64];
         lt_activation_args a = {(lt_activation)which, matrix(x, TOKENS, HIDDEN),
                                 matrix(y, TOKENS, HIDDEN)};
@@ -165,6 +184,54 @@ static void measure_rows(const bench *b)
     free(mean);
     free(rstd);
     free(dw);
+}
+
+/* What adapters add: norms of 2304 x 768 with a low-rank update, scaled columns, a prefix in front
+ * of the keys. */
+static void measure_adapters(const bench *b)
+{
+    enum { OUT = 3 * DIM, BATCH = 4, PREFIX = 16, ROWS = PREFIX + TOKENS / BATCH };
+    int64_t n = TOKENS * DIM, kv = (int64_t)BATCH * ROWS * DIM;
+    float *weight = bench_random(OUT * DIM, 1), *down = bench_random(64 * DIM, 2);
+    float *up = bench_random(OUT * 64, 3), *norm = bench_random(OUT, 4);
+    float *x = bench_random(n, 5), *y = bench_random(n, 6), *z = bench_random(n, 7);
+    float *k = bench_random(kv, 8), *v = bench_random(kv, 9);
+    int32_t offset[BATCH] = {PREFIX, PREFIX, PREFIX, PREFIX};
+    for (int64_t rank = 8; rank <= 64; rank *= 8) {
+        char what[64];
+        lt_dora_norm_args a = {.weight = matrix(weight, OUT, DIM),
+                               .a = matrix(down, rank, DIM),
+                               .b = matrix(up, OUT, rank),
+                               .norm = array(norm, OUT),
+                               .scaling = 0.5};
+        snprintf(what, sizeof what, "dora_norm 2304 x 768, rank %lld", (long long)rank);
+        MEASURE(b, what, 2.0 * (double)(rank + 1) * OUT * DIM, 0, norm, OUT, dora_norm, &a);
+    }
+    lt_scale_columns_args s = {
+        .x = matrix(x, TOKENS, DIM), .y = matrix(y, TOKENS, DIM), .scale = array(norm, DIM)};
+    MEASURE(b, "scale_columns", 0, 8.0 * (double)n, y, n, scale_columns, &s);
+    lt_dora_backward_args d = {s.x, matrix(z, TOKENS, DIM), array(norm, DIM), array(down, DIM)};
+    lt_err err = {0};
+    double best; /* adds to its result: not compared */
+    BENCH_BEST(best, b->seconds, bench_check(lt_dora_backward(b->backend, &d, &err), &err));
+    report(b, "dora_backward", best, 0, 8.0 * (double)n, true);
+    lt_cache_append_args c = {.k = lt_tensor_as_heads(s.x, BATCH, HEADS, DIM / HEADS),
+                              .v = lt_tensor_as_heads(s.y, BATCH, HEADS, DIM / HEADS),
+                              .k_cache = lt_tensor_4d(k, LT_F32, BATCH, ROWS, HEADS, DIM / HEADS),
+                              .v_cache = lt_tensor_4d(v, LT_F32, BATCH, ROWS, HEADS, DIM / HEADS),
+                              .offset = lt_tensor_1d(offset, LT_I32, BATCH)};
+    MEASURE(b, "cache_append 4 x 256", 0, 16.0 * (double)n, v, kv, cache_append, &c);
+    BENCH_BEST(best, b->seconds, bench_check(lt_cache_append(b->ref, &c, &err), &err));
+    report(b, "cache_append 4 x 256, reference", best, 0, 16.0 * (double)n, true);
+    free(weight);
+    free(down);
+    free(up);
+    free(norm);
+    free(x);
+    free(y);
+    free(z);
+    free(k);
+    free(v);
 }
 
 static void measure_vocabulary(const bench *b)
@@ -240,11 +307,16 @@ int main(int argc, char **argv)
     b.bandwidth = bench_copy_gbytes(backend->threads);
     printf("%s, %d threads: peak %.1f GFLOP/s f32, copy %.1f GB/s\n", backend->name,
            backend->threads, b.peak, b.bandwidth);
-    measure_attention(&b, 4, 64);
-    measure_attention(&b, 4, 256);
-    measure_attention(&b, 1, 1024);
+    static const attention_bench attention[] = {
+        {"4 x 64", 4, 64, 1, 0},      {"4 x 64, prefix 16", 4, 64, 1, 16},
+        {"4 x 256", 4, 256, 1, 0},    {"4 x 256, prefix 16", 4, 256, 1, 16},
+        {"1 x 1024", 1, 1024, 1, 0},  {"1 x 1024, prefix 16", 1, 1024, 1, 16},
+        {"4 in 1024", 1, 1024, 4, 0}, {"4 in 1024, prefix 16", 1, 1024, 4, 16}};
+    for (size_t i = 0; i < sizeof attention / sizeof *attention; i++)
+        measure_attention(&b, &attention[i]);
     measure_decode(&b);
     measure_rows(&b);
+    measure_adapters(&b);
     measure_vocabulary(&b);
     measure_optimizer(&b);
     lt_backend_free(backend);

@@ -148,6 +148,24 @@ static void test_extra_epilogues(void **state)
         }
 }
 
+/* On a new backend, whose scratch memory is just what one call asks for. */
+static void test_fresh_scratch(void **state)
+{
+    static const matmul_case cases[] = {{.m = 3, .n = 20, .k = 20, .k_extra = 500},
+                                        {.m = 20, .n = 40, .k = 20, .k_extra = 500},
+                                        {.m = 40, .n = 20, .k = 384, .k_extra = 64}};
+    static const char *const names[] = {"avx2", "avx512"};
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        test_run run;
+        lt_backend *backend = test_backend(names[i % 2], 2);
+        if (!backend) continue;
+        test_start(&run, backend, &cases[i / 2], run_matmul);
+        test_end(&run);
+        lt_backend_free(backend);
+    }
+}
+
 /* Sums of small integers are exact: then every backend must agree to the bit. */
 static void test_integers_exact(void **state)
 {
@@ -364,12 +382,12 @@ static void test_extra_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),           cmocka_unit_test(test_epilogues),
-        cmocka_unit_test(test_extra_and_bf16),   cmocka_unit_test(test_extra_epilogues),
-        cmocka_unit_test(test_integers_exact),   cmocka_unit_test(test_cut_exact),
-        cmocka_unit_test(test_bf16_double),      cmocka_unit_test(test_large),
-        cmocka_unit_test(test_rows_independent), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_extra_refusals),
+        cmocka_unit_test(test_shapes),         cmocka_unit_test(test_epilogues),
+        cmocka_unit_test(test_extra_and_bf16), cmocka_unit_test(test_extra_epilogues),
+        cmocka_unit_test(test_fresh_scratch),  cmocka_unit_test(test_integers_exact),
+        cmocka_unit_test(test_cut_exact),      cmocka_unit_test(test_bf16_double),
+        cmocka_unit_test(test_large),          cmocka_unit_test(test_rows_independent),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_extra_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

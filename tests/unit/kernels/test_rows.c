@@ -447,6 +447,9 @@ static void test_known(void **state)
                                          .accumulate = true};
         test_ok(lt_scale_columns(backend, &columns, NULL), NULL);
         assert_true(y[0] == (2 + 1) * 3 + 1 + 2 && y[1] == (3 + 1) * 1 - 1 + 5);
+        lt_scale_args half = {vector_of(x, 2), vector_of(x, 2), -0.5};
+        test_ok(lt_scale(backend, &half, NULL), NULL);
+        assert_true(x[0] == -1.5f && x[1] == -0.5f);
     }
 }
 
