@@ -21,6 +21,8 @@ static lt_status add(lt_cli_adapters *out, const char *word, lt_err *err)
     bool named = equals && equals > word && (!slash || equals < slash);
     if (out->count == LT_CLI_MAX_ADAPTERS)
         return lt_fail(err, LT_ERR_USAGE, "--adapter: %d adapters at most", LT_CLI_MAX_ADAPTERS);
+    if (!*word || (named && !equals[1]))
+        return lt_fail(err, LT_ERR_USAGE, "--adapter \"%s\" names no directory", word);
     char *name = named ? strndup(word, (size_t)(equals - word)) : last_part(word);
     if (!name) return lt_fail_nomem(err, strlen(word), "an adapter's name");
     out->names[out->count] = name;

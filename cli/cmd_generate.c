@@ -228,19 +228,25 @@ static lt_status add_record(questions *list, lt_record *record, bool raw, lt_err
     item.reference = lt_record_answer(record);
     if (item.reference && !*item.reference) item.reference = NULL;
     item.category = record->category;
-    item.adapter = json_string_value(json_object_get(record->json, "adapter"));
+    const json_t *adapter = json_object_get(record->json, "adapter");
+    item.adapter = json_string_value(adapter);
     item.shown = record->instruction ? record->instruction : last_user_message(record);
     if (record->context && *record->context) item.context = record->context;
     if (raw && record->format == LT_FORMAT_COMPLETION)
         item.prompt.text = record->instruction;
     else
         item.prompt.record = record;
-    lt_status status = record->format == LT_FORMAT_TEXT
-                           ? lt_fail(err, LT_ERR_USAGE,
-                                     "%s: is plain text, which asks nothing; a record needs "
-                                     "\"prompt\", \"instruction\" or \"messages\"",
-                                     record->where)
-                           : add_question(list, &item, err);
+    lt_status status = LT_OK;
+    if (record->format == LT_FORMAT_TEXT)
+        status = lt_fail(err, LT_ERR_USAGE,
+                         "%s: is plain text, which asks nothing; a record needs \"prompt\", "
+                         "\"instruction\" or \"messages\"",
+                         record->where);
+    else if (adapter && !item.adapter && !json_is_null(adapter))
+        status =
+            lt_fail(err, LT_ERR_USAGE, "%s: \"adapter\" is not the name of one", record->where);
+    else
+        status = add_question(list, &item, err);
     if (status != LT_OK) {
         lt_record_free(record);
         free(record);

@@ -211,10 +211,11 @@ static lt_status merge(const merge_settings *s, const lt_backend *backend, lt_op
     float *before = NULL;
     int64_t count = 0;
     lt_status status;
+    /* what can not be merged is refused before anything is asked or computed */
+    if (lt_adapter_virtual_tokens(adapter) > 0)
+        return lt_adapter_merge(opened->model, adapter, err);
     LT_TRY(choose_dtype(s, opened->model, adapter, &dtype, err));
-    /* the logits before take memory and time: refuse what can not be merged first */
-    if (s->verify && lt_adapter_virtual_tokens(adapter) == 0)
-        LT_TRY_GOTO(status, probe(opened->model, &before, &count, err), done);
+    if (s->verify) LT_TRY_GOTO(status, probe(opened->model, &before, &count, err), done);
     LT_TRY_GOTO(status, lt_adapter_merge(opened->model, adapter, err), done);
     take_stop_token(opened);
     LT_TRY_GOTO(status, write_model(s, opened, backend, dtype, before, count, err), done);

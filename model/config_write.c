@@ -97,6 +97,10 @@ static bool update_config(const lt_model_config *now, const lt_model_config *bef
         ok = json_object_set_new(object, "model_type", json_string(now->family->name)) == 0 && ok;
     if (now->vocab_size != before->vocab_size)
         ok = json_object_set_new(object, "vocab_size", json_integer(now->vocab_size)) == 0 && ok;
+    if (now->tie_word_embeddings != before->tie_word_embeddings) {
+        json_t *tied = json_boolean(now->tie_word_embeddings);
+        ok = json_object_set_new(object, "tie_word_embeddings", tied) == 0 && ok;
+    }
     return ok;
 }
 

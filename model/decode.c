@@ -106,7 +106,7 @@ static lt_status fill_prefix(lt_kv_cache *cache, lt_workspace *ws, const lt_adap
 {
     const lt_model *model = cache->model;
     int64_t count = adapter->virtual_tokens;
-    lt_group group = {.rows = 1, .length = count, .kv_length = count, .adapter = adapter};
+    lt_group group = {.rows = 1, .length = count, .kv_length = count};
     lt_span span = {.count = count};
     lt_pass pass = {.model = model,
                     .backend = model->backend,

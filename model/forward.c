@@ -168,9 +168,9 @@ static lt_status begin(const lt_model *model, lt_workspace *ws, const lt_batch *
     LT_TRY(lt_batch_check(model, ws, batch, err));
     int64_t run = in_front > 0 && adapter->method->runs_tokens ? in_front : 0;
     int groups = 0;
-    if (run > 0) out->groups[groups++] = (lt_group){.rows = 1, .length = run, .adapter = adapter};
-    out->groups[groups++] = (lt_group){
-        .rows = batch->rows, .length = batch->length, .first_token = run, .adapter = adapter};
+    if (run > 0) out->groups[groups++] = (lt_group){.rows = 1, .length = run};
+    out->groups[groups++] =
+        (lt_group){.rows = batch->rows, .length = batch->length, .first_token = run};
     out->span = (lt_span){.count = run + count, .adapter = lt_adapter_in_products(adapter)};
     out->head_span = out->span;
     out->pass = (lt_pass){.model = model,

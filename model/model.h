@@ -193,8 +193,8 @@ typedef struct lt_trainable {
 /* Before gradients are allocated. */
 lt_status lt_model_set_trainable(lt_model *model, const lt_trainable *what, lt_err *err);
 
-/* "layers.0-11.attention.qkv.weight [768, 2304]   21.2 M": one line for each kind of trained row.
- */
+/* "layers.0-11.attention.qkv.weight   [2304, 768]   21233664": a line for each kind of trained row,
+ * with the elements of all blocks. */
 lt_status lt_model_describe_trainable(const lt_model *model, lt_buffer *out, lt_err *err);
 /* Memory for gradients of trainable rows, zeroed; fixes the segments. */
 lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err);
@@ -238,7 +238,7 @@ typedef struct lt_plan_settings {
     lt_trainable trainable;                  /* without an adapter */
     const struct lt_adapter_config *adapter; /* with one, the model itself is frozen; or NULL */
     bool half_base;                          /* frozen matrices in bf16 */
-    lt_buffer *inventory; /* lt_model_describe_trainable is appended; or NULL */
+    lt_buffer *inventory;                    /* lt_model_describe_trainable is appended; or NULL */
 } lt_plan_settings;
 
 /* Bytes, exact, with no device and no allocation. */

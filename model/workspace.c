@@ -179,7 +179,6 @@ static void carve_prefix(lt_workspace *w, const room_sizes *s)
     lt_adapter_room *room = &w->room;
     int64_t rows = w->settings.rows, kv_width = c->num_key_value_heads * c->head_dim;
     int64_t keys = w->batch_tokens + rows * s->virtual_tokens;
-    room->virtual_tokens = s->virtual_tokens;
     if (s->virtual_tokens == 0) return;
     room->keys = carve_matrix(w, keys, kv_width);
     room->values = carve_matrix(w, keys, kv_width);

@@ -48,10 +48,9 @@ typedef struct lt_adapter_room {
     lt_tensor output;     /* [widest output], DoRA: x (W + s B A)^T, then its gradient */
 
     /* Virtual tokens before a batch: every row's keys and values with theirs in front. */
-    int64_t virtual_tokens;     /* the most that one adapter has */
     lt_tensor keys, values;     /* [rows * (virtual + length), kv_heads head_dim] */
     lt_tensor d_keys, d_values; /* the same */
-    lt_tensor d_prefix;         /* [2, virtual * kv_heads head_dim]: summed over rows */
+    lt_tensor d_prefix;         /* [virtual, kv_heads head_dim]: summed over rows */
     lt_tensor own;              /* i32 [rows * length]: rows of `keys` that are the batch's */
     lt_tensor zeros, offsets;   /* i32 [rows]: 0, and the number of virtual tokens */
 
@@ -105,7 +104,6 @@ struct lt_workspace {
  * first_token on. Their queries see `kv_length` keys (of the cache, when there is one). */
 typedef struct lt_group {
     int64_t first_row, rows, length, first_token, kv_length;
-    const lt_adapter *adapter; /* whose tokens they are, or NULL */
 } lt_group;
 
 /* Neighbouring tokens of a pass, or rows of its head, whose products have the same adapter in them

@@ -132,6 +132,12 @@ static lt_status adopt_tokenizer(lt_assistant *assistant, const lt_dataset *data
     LT_TRY(lt_encoder_create(assistant->tokenizer, &assistant->encoder, err));
     int64_t tokens = lt_tokenizer_vocab_size(assistant->tokenizer);
     if (tokens <= assistant->model->config.vocab_size) return LT_OK;
+    if (assistant->model->adapter_count > 0)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "the dataset's template (%s) has special tokens that neither the model nor "
+                       "the adapter has rows for; prepare the data with the template that the "
+                       "adapter was trained with",
+                       lt_template_name(lt_dataset_template(dataset)));
     return lt_model_grow_vocab(assistant->model, tokens, err);
 }
 

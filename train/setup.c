@@ -42,7 +42,7 @@ static lt_status resolve_length(lt_trainer *t, lt_err *err)
     lt_train_settings *s = &t->settings;
     int64_t in_front = virtual_tokens(t);
     int64_t visible = t->config.max_position_embeddings - in_front;
-    if (visible < 1)
+    if (in_front > 0 && visible < 2)
         return lt_fail(err, LT_ERR_USAGE,
                        "--num-virtual-tokens %lld leaves no room for text: the model has %lld "
                        "positions",

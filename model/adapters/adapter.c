@@ -233,8 +233,7 @@ lt_status lt_adapter_merge(lt_model *model, lt_adapter *adapter, lt_err *err)
                        "the model can hold. Use it beside its base: lathe generate --model BASE "
                        "--adapter DIR, or PeftModel.from_pretrained",
                        adapter->method->name);
-    if (model->adapter_count != 1 || model->matrix_dtype != model->backend->real ||
-        model->gradients.base)
+    if (model->adapter_count != 1 || model->matrix_dtype != LT_F32 || model->gradients.base)
         return lt_fail(err, LT_ERR_USAGE,
                        "an adapter is merged into a model in f32 that has no other adapter and "
                        "no memory for gradients");

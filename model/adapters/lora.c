@@ -75,9 +75,10 @@ static lt_status plan_part(building *b, lt_lora_linear *linear, int part, int64_
     LT_TRY(lt_target_rank(config, module, &rank, &alpha, err));
     if (rank > lt_min_i64(p->rows, columns))
         return lt_fail(err, LT_ERR_USAGE,
-                       "rank %lld is larger than the matrix of %s, which is %lld x %lld; take a "
-                       "smaller --lora-r",
-                       (long long)rank, module, (long long)p->rows, (long long)columns);
+                       "rank %lld is larger than the matrix of %s, which is %lld x %lld; %s",
+                       (long long)rank, module, (long long)p->rows, (long long)columns,
+                       config->trained ? "the adapter is for another base"
+                                       : "take a smaller --lora-r");
     p->rank = rank;
     p->first_rank = linear->rank;
     p->scaling = alpha / (config->use_rslora ? sqrt((double)rank) : (double)rank);

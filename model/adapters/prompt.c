@@ -58,14 +58,16 @@ static const char *const init_names[] = {"RANDOM", "SAMPLE_VOCAB", "TEXT"};
 static lt_status read_prompt(const json_t *json, const char *where, lt_adapter_config *out,
                              lt_err *err)
 {
-    const char *text = NULL, *tokenizer = NULL;
+    const char *init = NULL, *text = NULL, *tokenizer = NULL;
     LT_TRY(lt_prompt_read_config(json, where, out, err));
     /* how it began is for the record */
+    LT_TRY(lt_json_get_string(json, "prompt_tuning_init", where, &init, err));
     LT_TRY(lt_json_get_string(json, "prompt_tuning_init_text", where, &text, err));
     LT_TRY(lt_json_get_string(json, "tokenizer_name_or_path", where, &tokenizer, err));
     LT_TRY(lt_copy_string(text, &out->prompt_init_text, err));
     LT_TRY(lt_copy_string(tokenizer, &out->tokenizer_name, err));
-    if (text) out->prompt_init = LT_PROMPT_TEXT;
+    for (int i = 0; i < 3; i++)
+        if (init && strcmp(init, init_names[i]) == 0) out->prompt_init = (lt_prompt_init)i;
     return LT_OK;
 }
 

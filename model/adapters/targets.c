@@ -176,13 +176,18 @@ static lt_status refuse_target(const modules *m, const char *name, lt_err *err)
                            "--modules-to-save trains them whole",
                            name);
     lt_buffer all = {0};
-    for (size_t i = 0; i < m->count; i++)
-        if (lt_buffer_printf(&all, NULL, "%s%s", i ? ", " : "", m->names[i]) != LT_OK) break;
+    for (size_t i = 0; i < m->count; i++) {
+        bool named = false; /* GPT-2's two c_proj */
+        for (size_t k = 0; k < i; k++)
+            named = named || strcmp(m->names[k], m->names[i]) == 0;
+        if (!named && lt_buffer_printf(&all, NULL, "%s%s", i ? ", " : "", m->names[i]) != LT_OK)
+            break;
+    }
     const char *nearest = lt_nearest_name(name, m->names, m->count);
     lt_fail(err, LT_ERR_USAGE,
             "--lora-target: the model has no module \"%.80s\"%s%s%s; it has %s (or all-linear, "
             "attention)",
-            name, nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "",
+            name, nearest ? " (did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?)" : "",
             lt_buffer_text(&all));
     lt_buffer_free(&all);
     return LT_ERR_USAGE;

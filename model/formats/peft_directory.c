@@ -176,21 +176,28 @@ static lt_status check_leftovers(const reader *r, lt_err *err)
         if (!r->used[i])
             return lt_fail(err, LT_ERR_FORMAT,
                            "%s: tensor \"%.200s\" does not belong to a %s adapter of this %s model "
-                           "with this " LT_ADAPTER_CONFIG,
+                           "of %" PRId64 " layers with this " LT_ADAPTER_CONFIG,
                            r->file->path, r->file->entries[i].name, r->adapter->method->name,
-                           r->model->config.family->name);
+                           r->model->config.family->name, r->model->config.num_hidden_layers);
     return LT_OK;
 }
 
+/* The type that most of the tensors have. */
 static lt_dtype dtype_of(const lt_safetensors *file)
 {
-    const struct {
+    static const struct {
         const char *name;
         lt_dtype dtype;
-    } types[] = {{"BF16", LT_BF16}, {"F16", LT_F16}, {"F64", LT_F64}};
-    for (int i = 0; file->count > 0 && i < 3; i++)
-        if (strcmp(file->entries[0].dtype, types[i].name) == 0) return types[i].dtype;
-    return LT_F32;
+    } types[] = {{"F32", LT_F32}, {"BF16", LT_BF16}, {"F16", LT_F16}, {"F64", LT_F64}};
+    size_t most = 0, best = 0;
+    for (size_t t = 0; t < LT_COUNT_OF(types); t++) {
+        size_t count = 0;
+        for (size_t i = 0; i < file->count; i++)
+            count += strcmp(file->entries[i].dtype, types[t].name) == 0;
+        if (count > most) best = t;
+        most = count > most ? count : most;
+    }
+    return types[best].dtype;
 }
 
 static lt_status read_rows(reader *r, lt_err *err)

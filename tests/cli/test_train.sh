@@ -88,6 +88,7 @@ expect_failure 1 "cut.h5" "$LATHE" train --model model --data cut.h5 --output o
 echo "--- signals: a checkpoint, and on from there"
 long=(--output signal --max-steps 2000 --save-steps 100000 --eval-steps 100000 --learning-rate 1e-3 --logging-steps 1)
 for signal in TERM USR1 INT; do
+    : >signal.log # what an earlier run wrote must not be taken for this one's
     "$LATHE" train --model model --data data.h5 --threads 1 --eval-samples 0 "${long[@]}" >signal.log 2>signal.err &
     pid=$!
     for _ in $(seq 200); do
@@ -105,6 +106,7 @@ done
 grep -q "^resumed" signal.log || fail "the run did not go on"
 
 echo "--- two runs in one directory"
+: >signal.log
 "$LATHE" train --model model --data data.h5 --threads 1 --eval-samples 0 "${long[@]}" >signal.log 2>&1 &
 pid=$!
 for _ in $(seq 200); do

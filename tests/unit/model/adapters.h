@@ -149,28 +149,6 @@ static UNUSED lt_adapter *load_adapter(lt_model *model, const char *golden, cons
     return adapter;
 }
 
-/* --- What it computes ------------------------------------------------------------------------- */
-
-/* Logits of the batch by the active adapter: [rows, length, vocab]; the caller frees them. */
-static UNUSED float *logits_of(const lt_model *model, const lt_batch *batch)
-{
-    int64_t n = batch->rows * batch->length * model->config.vocab_size;
-    float *logits = malloc((size_t)n * sizeof *logits);
-    lt_workspace *w = new_workspace(
-        model, &(lt_workspace_settings){.rows = batch->rows, .length = batch->length});
-    OK(lt_model_logits(model, w, batch, logits, err));
-    lt_workspace_free(w);
-    return logits;
-}
-
-static UNUSED double largest_difference(const float *a, const float *b, int64_t n)
-{
-    double largest = 0;
-    for (int64_t i = 0; i < n; i++)
-        largest = fmax(largest, fabs((double)a[i] - (double)b[i]));
-    return largest;
-}
-
 /* The rows of two adapters, of one model or two, bit for bit. */
 static UNUSED void check_same_rows(const lt_model *model, const lt_adapter *adapter,
                                    const lt_model *other_model, const lt_adapter *other)

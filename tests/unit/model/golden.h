@@ -147,6 +147,26 @@ static UNUSED double run_backward(lt_model *model, const lt_workspace_settings *
     return loss.sum;
 }
 
+/* Logits of every position: [rows, length, vocab]; the caller frees them. */
+static UNUSED float *logits_of(const lt_model *model, const lt_batch *batch)
+{
+    int64_t n = batch->rows * batch->length * model->config.vocab_size;
+    float *logits = malloc((size_t)n * sizeof *logits);
+    lt_workspace *w = new_workspace(
+        model, &(lt_workspace_settings){.rows = batch->rows, .length = batch->length});
+    OK(lt_model_logits(model, w, batch, logits, err));
+    lt_workspace_free(w);
+    return logits;
+}
+
+static UNUSED double largest_difference(const float *a, const float *b, int64_t n)
+{
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs((double)a[i] - (double)b[i]));
+    return largest;
+}
+
 static UNUSED double element(lt_tensor t, int64_t i)
 {
     return t.dtype == LT_F64 ? ((double *)t.data)[i] : (double)((float *)t.data)[i];

@@ -167,7 +167,7 @@ static void test_finite_differences(void **state)
         double worst = 0;
         for (int i = 0; i < ADAPTER_CASES; i++) {
             const adapter_case *c = &adapter_cases[i];
-            worst = fmax(worst, check_slopes(adapter_bases[m], c, 0, backend));
+            if (c->dropout == 0) worst = fmax(worst, check_slopes(adapter_bases[m], c, 0, backend));
             worst = fmax(worst, check_slopes(adapter_bases[m], c, 0.2, backend));
         }
         printf("%s: slopes within %.1e\n", adapter_bases[m], worst);

@@ -106,6 +106,8 @@ static void check_prompt_start(lt_prompt_init init, const lt_backend *backend)
     lt_tensor table = model->params[adapter->first_param].weight;
     lt_tensor embedding = lt_model_param(model, "embed_tokens.weight")->weight;
     size_t width = (size_t)model->config.hidden_size;
+    int first = -1;
+    bool differ = false;
     for (int64_t t = 0; t < VIRTUAL; t++) {
         const float *row = (const float *)table.data + (size_t)t * width;
         int found = -1;
@@ -115,7 +117,10 @@ static void check_prompt_start(lt_prompt_init init, const lt_backend *backend)
         if (init == LT_PROMPT_TEXT) assert_int_equal(found, text[t % 3]);
         if (init == LT_PROMPT_VOCAB) assert_true(found >= 0);
         if (init == LT_PROMPT_RANDOM) assert_int_equal(found, -1);
+        if (t == 0) first = found;
+        differ = differ || found != first;
     }
+    assert_int_equal(differ, init != LT_PROMPT_RANDOM);
     lt_adapter_config_free(&config);
     lt_model_free(model);
 }
@@ -199,6 +204,60 @@ static void test_dropout(void **state)
         free_batch(&b);
         lt_model_free(model);
     }
+    lt_backend_free(backend);
+}
+
+/* The streams of the masks that a pass draws from. */
+enum { MOST_STREAMS = 64 };
+static uint64_t streams[MOST_STREAMS];
+static int stream_count;
+static lt_status (*true_dropout)(const lt_backend *, const lt_dropout_args *, lt_err *);
+static lt_status (*true_attention)(const lt_backend *, const lt_attention_args *, lt_err *);
+
+static void note_stream(uint64_t stream)
+{
+    for (int i = 0; i < stream_count; i++)
+        if (streams[i] == stream) return;
+    assert_true(stream_count < MOST_STREAMS);
+    streams[stream_count++] = stream;
+}
+
+static lt_status watch_dropout(const lt_backend *backend, const lt_dropout_args *a, lt_err *err)
+{
+    note_stream(a->dropout.stream);
+    return true_dropout(backend, a, err);
+}
+
+static lt_status watch_attention(const lt_backend *backend, const lt_attention_args *a, lt_err *err)
+{
+    note_stream(a->dropout.stream);
+    return true_attention(backend, a, err);
+}
+
+/* Every linear module of every block has masks of its own, apart from those of the base. */
+static void test_dropout_streams(void **state)
+{
+    (void)state;
+    lt_backend *backend = make_backend(NULL), watched = *backend;
+    true_dropout = backend->ops.dropout;
+    true_attention = backend->ops.attention_forward;
+    watched.ops.dropout = watch_dropout;
+    watched.ops.attention_forward = watch_attention;
+    static const char *const cases[] = {"lora", "lora, dropout", "dora, dropout"};
+    for (int m = 0; m < ADAPTER_BASES; m++)
+        for (int i = 0; i < 3; i++) {
+            lt_model *model = load_golden(adapter_bases[m], NULL, &watched);
+            random_adapter(model, case_named(cases[i]), "watched", 2);
+            test_batch b = packed_batch(model, 4);
+            lt_workspace_settings settings = training(0.2, LT_RECOMPUTE_BLOCK);
+            OK(lt_model_allocate_gradients(model, err));
+            stream_count = 0;
+            run_backward(model, &settings, &b.batch, dropout_key);
+            int base = 1 + 2 * 3; /* embedding; attention and both branches of two blocks */
+            assert_int_equal(stream_count, i == 0 ? base : base + 2 * LT_LINEAR_COUNT);
+            free_batch(&b);
+            lt_model_free(model);
+        }
     lt_backend_free(backend);
 }
 
@@ -348,7 +407,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fresh),         cmocka_unit_test(test_initial_values),
         cmocka_unit_test(test_prompt_starts), cmocka_unit_test(test_recompute),
-        cmocka_unit_test(test_dropout),       cmocka_unit_test(test_half_base),
-        cmocka_unit_test(test_half_refusals), cmocka_unit_test(test_plan)};
+        cmocka_unit_test(test_dropout),       cmocka_unit_test(test_dropout_streams),
+        cmocka_unit_test(test_half_base),     cmocka_unit_test(test_half_refusals),
+        cmocka_unit_test(test_plan)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,6 +126,41 @@ static void test_cached_equals_full(void **state)
     }
 }
 
+/* In training, rows change between answers: DoRA's lengths and a prompt's network follow. */
+static void test_while_training(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {"dora", "dora, some", "prefix, projection", "p-tuning"};
+    lt_backend *backend = make_backend(NULL);
+    for (int i = 0; i < 4; i++) {
+        lt_model *model = load_golden("llama", NULL, backend);
+        const lt_adapter *adapter = random_adapter(model, case_named(cases[i]), "trained", 6);
+        int64_t vocab = model->config.vocab_size;
+        test_batch b = random_batch(1, LENGTH, vocab, 31);
+        float *logits = calloc((size_t)vocab, sizeof *logits);
+        lt_workspace *w =
+            new_workspace(model, &(lt_workspace_settings){.rows = 1, .length = LENGTH});
+        for (int step = 0; step < 2; step++) {
+            lt_kv_cache *cache = NULL;
+            const lt_param *row = &model->params[adapter->first_param];
+            for (int64_t k = 0; k < lt_tensor_count(row->weight); k++)
+                set_element(row->weight, k, 2 * element(row->weight, k));
+            OK(lt_kv_cache_create(model, 1, LENGTH + VIRTUAL, &cache, err));
+            OK(lt_kv_cache_start(cache, 0, adapter, err));
+            OK(lt_model_decode(model, w, cache, b.ids, (int64_t[]){LENGTH}, LENGTH, logits, err));
+            float *full = logits_of(model, &b.batch);
+            compare(cases[i], 0, full + (LENGTH - 1) * vocab, logits, vocab);
+            free(full);
+            lt_kv_cache_free(cache);
+        }
+        lt_workspace_free(w);
+        free(logits);
+        free_batch(&b);
+        lt_model_free(model);
+    }
+    lt_backend_free(backend);
+}
+
 /* --- Mixed ------------------------------------------------------------------------------------ */
 
 static const char *const mixed_cases[] = {"lora",     "dora, some", "prefix", "prompt",
@@ -308,8 +343,8 @@ static void test_late_adapters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cached_equals_full), cmocka_unit_test(test_mixed_rows),
-        cmocka_unit_test(test_generation), cmocka_unit_test(test_generation_ends),
-        cmocka_unit_test(test_late_adapters)};
+        cmocka_unit_test(test_cached_equals_full), cmocka_unit_test(test_while_training),
+        cmocka_unit_test(test_mixed_rows),         cmocka_unit_test(test_generation),
+        cmocka_unit_test(test_generation_ends),    cmocka_unit_test(test_late_adapters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,18 +6,6 @@
 
 enum { ROWS = 3, LENGTH = 16 };
 
-/* Logits of every prefix end by a full forward: [rows, length, vocab]. */
-static float *full_logits(const lt_model *model, const test_batch *b)
-{
-    int64_t n = b->batch.rows * b->batch.length;
-    float *logits = malloc((size_t)(n * model->config.vocab_size) * sizeof *logits);
-    lt_workspace *w = new_workspace(
-        model, &(lt_workspace_settings){.rows = b->batch.rows, .length = b->batch.length});
-    OK(lt_model_logits(model, w, &b->batch, logits, err));
-    lt_workspace_free(w);
-    return logits;
-}
-
 static void compare(const char *what, const float *expected, const float *actual, int64_t vocab)
 {
     double largest = 0;
@@ -36,7 +24,8 @@ static void check_plan(const char *name, const char *isa, const int64_t plan[][R
     lt_model *model = load_golden(name, NULL, backend);
     int64_t vocab = model->config.vocab_size, fed[ROWS] = {0};
     test_batch b = random_batch(ROWS, LENGTH, vocab, 31);
-    float *full = full_logits(model, &b), *logits = calloc((size_t)(ROWS * vocab), sizeof *logits);
+    float *full = logits_of(model, &b.batch),
+          *logits = calloc((size_t)(ROWS * vocab), sizeof *logits);
     lt_kv_cache *cache = NULL;
     int32_t ids[ROWS * LENGTH];
     lt_workspace *w =
@@ -90,7 +79,7 @@ static void test_truncate(void **state)
     test_batch a = random_batch(1, 10, vocab, 1), b = random_batch(1, 10, vocab, 2);
     float *logits = malloc((size_t)vocab * sizeof *logits);
     memcpy(b.ids, a.ids, 4 * 4); /* the same first four */
-    float *full = full_logits(model, &b);
+    float *full = logits_of(model, &b.batch);
     lt_kv_cache *cache = NULL;
     lt_workspace *w = new_workspace(model, &(lt_workspace_settings){.rows = 1, .length = 10});
     OK(lt_kv_cache_create(model, 1, 10, &cache, err));
@@ -177,7 +166,7 @@ static void slow_answer(const lt_model *model, const lt_ids *prompt, const lt_sa
     memcpy(b.ids, prompt->data, prompt->count * 4);
     for (int64_t i = 0; i < count; i++, length++) {
         b.batch.length = length;
-        float *logits = full_logits(model, &b);
+        float *logits = logits_of(model, &b.batch);
         out[i] = lt_sample(logits + (length - 1) * vocab, vocab, sampling, b.ids, length, sequence);
         b.ids[length] = out[i];
         free(logits);
@@ -278,7 +267,7 @@ static void check_first_logits(const lt_model *model, const lt_ids *ids, int64_t
 {
     test_batch b = new_batch(1, position + 1);
     memcpy(b.ids, ids->data, (size_t)(position + 1) * 4);
-    float *logits = full_logits(model, &b);
+    float *logits = logits_of(model, &b.batch);
     for (size_t i = 0; i < json_array_size(expected); i++) {
         double want = json_real_value(json_array_get(expected, i));
         assert_true(fabs((double)logits[position * model->config.vocab_size + (int64_t)i] - want) <=

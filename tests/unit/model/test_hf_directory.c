@@ -1,34 +1,12 @@
 /* Hugging Face directories: what is loaded is saved back to the byte, and what is wrong is named.
  */
-#include <sys/stat.h>
-
-#include "base/fsio.h"
 #include "base/json.h"
-#include "golden.h"
+#include "files.h"
 #include "model/formats/hf_save.h"
 #include "model/formats/numbers.h"
 #include "model/formats/weight_files.h"
 
 static lt_backend *backend;
-static char scratch[] = "/tmp/lathe_hf_XXXXXX";
-
-/* SCRATCH/name: a fresh empty directory, or a file's path in it. One of four static buffers. */
-static const char *scratch_path(const char *name, const char *file)
-{
-    static char paths[4][1024];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s%s%s", scratch, name, file ? "/" : "", file ? file : "");
-    return path;
-}
-
-static const char *new_directory(const char *name)
-{
-    const char *path = scratch_path(name, NULL);
-    OK(lt_remove_tree(path, err));
-    assert_int_equal(mkdir(path, 0777), 0);
-    return path;
-}
 
 /* --- There and back ----------------------------------------------------------------------------
  */
@@ -82,6 +60,60 @@ static void test_round_trip(void **state)
         lt_model_free(model);
         lt_model_free(again);
     }
+}
+
+/* Held in bf16 and written so: rounded once, and what was bf16 already to the byte. */
+static void test_held_in_half(void **state)
+{
+    (void)state;
+    for (int i = 0; i < GOLDEN_COUNT; i++) {
+        lt_model *half = NULL, *whole = load_golden(golden_names[i], NULL, backend), *again = NULL;
+        OK(lt_model_load_as(golden_path(golden_names[i], NULL), backend, LT_BF16, &half, err));
+        assert_true(half->weights.capacity < whole->weights.capacity);
+        OK(lt_model_save(half, new_directory("half"), LT_BF16, err));
+        OK(lt_model_save(whole, new_directory("whole"), LT_BF16, err));
+        check_same_file(scratch_path("half", "model.safetensors"),
+                        scratch_path("whole", "model.safetensors"));
+        if (strstr(golden_names[i], "bf16"))
+            check_same_tensors(golden_path(golden_names[i], NULL), scratch_path("half", NULL), "");
+        /* and what is read of it is what it was */
+        OK(lt_model_load_as(scratch_path("half", NULL), backend, LT_BF16, &again, err));
+        for (int p = 0; p < half->param_count; p++) {
+            const lt_param *a = &half->params[p], *b = &again->params[p];
+            size_t bytes = (size_t)lt_tensor_count(a->weight) * lt_dtype_size(a->dtype);
+            if (a->dtype == LT_BF16) assert_memory_equal(a->weight.data, b->weight.data, bytes);
+        }
+        lt_model_free(half);
+        lt_model_free(whole);
+        lt_model_free(again);
+    }
+}
+
+/* New rows of a table in bf16 are the mean of the old ones, too. */
+static void test_half_grows(void **state)
+{
+    (void)state;
+    lt_model *model = NULL;
+    OK(lt_model_load_as(golden_path("gpt_neox", NULL), backend, LT_BF16, &model, err));
+    int64_t old = model->config.vocab_size, width = model->config.hidden_size;
+    OK(lt_model_grow_vocab(model, old + 3, err));
+    static const char *const tables[] = {"embed_tokens.weight", "lm_head.weight"};
+    for (int t = 0; t < 2; t++) {
+        const lt_param *row = lt_model_param(model, tables[t]);
+        int64_t n = lt_tensor_count(row->weight);
+        float *values = malloc((size_t)n * sizeof *values);
+        assert_int_equal(row->dtype, LT_BF16);
+        lt_numbers_to_f32(row->weight.data, n, LT_BF16, values);
+        for (int64_t c = 0; c < width; c++) {
+            double mean = 0;
+            for (int64_t r = 0; r < old; r++)
+                mean += (double)values[r * width + c] / (double)old;
+            for (int64_t r = old; r < old + 3; r++)
+                assert_true(fabs((double)values[r * width + c] - mean) <= fabs(mean) * 0x1p-7);
+        }
+        free(values);
+    }
+    lt_model_free(model);
 }
 
 /* q of head 1 of NeoX lies behind q, k and v of head 0; c_attn of GPT-2 is [in, out]. */
@@ -215,57 +247,16 @@ static void test_real_models(void **state)
 /* --- What is wrong -----------------------------------------------------------------------------
  */
 
-/* A copy of a golden model's tensors, to be edited: names, shapes and data of f32. */
-typedef struct edited {
-    lt_safetensors file;
-    lt_safetensors_declaration tensors[64];
-    const unsigned char *data[64];
-    size_t count;
-} edited;
-
-static lt_status give(void *context, const char *name, void *out, lt_err *err)
-{
-    edited *e = context;
-    (void)err;
-    for (size_t i = 0; i < e->count; i++) {
-        if (strcmp(e->tensors[i].name, name) != 0) continue;
-        size_t bytes = 4;
-        for (int d = 0; d < e->tensors[i].ndim; d++)
-            bytes *= (size_t)e->tensors[i].shape[d];
-        memcpy(out, e->data[i], bytes);
-    }
-    return LT_OK;
-}
-
 static edited edit_golden(const char *name)
 {
-    edited e = {0};
-    OK(lt_safetensors_open(golden_path(name, "model.safetensors"), &e.file, err));
-    for (size_t i = 0; i < e.file.count; i++) {
-        const lt_safetensors_entry *entry = &e.file.entries[i];
-        lt_safetensors_declaration *tensor = &e.tensors[e.count];
-        *tensor = (lt_safetensors_declaration){.name = entry->name, .ndim = entry->ndim};
-        memcpy(tensor->shape, entry->shape, sizeof tensor->shape);
-        e.data[e.count++] = entry->data;
-    }
-    return e;
-}
-
-static size_t find_edited(const edited *e, const char *name)
-{
-    for (size_t i = 0; i < e->count; i++)
-        if (strcmp(e->tensors[i].name, name) == 0) return i;
-    fail_msg("no tensor %s", name);
-    return 0;
+    return edit_file(golden_path(name, "model.safetensors"));
 }
 
 /* Writes the edited tensors beside the golden config.json and loads that. */
 static lt_status load_edited(const char *name, edited *e, lt_err *err)
 {
     const char *directory = new_directory("edited");
-    OK(lt_safetensors_write(scratch_path("edited", "model.safetensors"), e->tensors, e->count, NULL,
-                            give, e, err));
-    lt_safetensors_close(&e->file);
+    write_edited(e, scratch_path("edited", "model.safetensors"));
     OK(lt_copy_file(golden_path(name, "config.json"), scratch_path("edited", "config.json"), err));
     lt_model *model = NULL;
     lt_status status = lt_model_load(directory, backend, &model, err);
@@ -293,14 +284,12 @@ static void test_wrong_tensors(void **state)
     check_edited("llama", &e, LT_ERR_FORMAT, "model.layers.1.self_attn.k_proj.weight");
 
     e = edit_golden("llama");
-    e.tensors[e.count] = (lt_safetensors_declaration){"surplus.weight", LT_F32, 1, {1}};
-    e.data[e.count++] = (const unsigned char *)"1234";
+    add_edited(&e, (lt_safetensors_declaration){"surplus.weight", LT_F32, 1, {1}}, "1234");
     check_edited("llama", &e, LT_ERR_FORMAT, "surplus.weight");
 
     e = edit_golden("llama");
-    e.tensors[e.count] = (lt_safetensors_declaration){
-        "model.layers.0.self_attn.rotary_emb.inv_freq", LT_F32, 1, {1}};
-    e.data[e.count++] = (const unsigned char *)"1234";
+    const char *buffer = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    add_edited(&e, (lt_safetensors_declaration){buffer, LT_F32, 1, {1}}, "1234");
     check_edited("llama", &e, LT_OK, NULL);
 
     e = edit_golden("llama");
@@ -354,11 +343,6 @@ static void check_load(lt_status expected, const char *word)
     if (status != expected || !strstr(err.message, word))
         fail_msg("status %d instead of %d, message '%s' should say '%s'", status, expected,
                  err.message, word);
-}
-
-static void write_text(const char *name, const char *file, const char *text)
-{
-    OK(lt_write_file(scratch_path(name, file), text, strlen(text), err));
 }
 
 static void test_wrong_directories(void **state)
@@ -437,20 +421,22 @@ static int set_up(void **state)
 {
     (void)state;
     backend = make_backend("ref");
-    return mkdtemp(scratch) ? 0 : 1;
+    return make_scratch();
 }
 
 static int tear_down(void **state)
 {
     (void)state;
     lt_backend_free(backend);
-    return lt_remove_tree(scratch, NULL) == LT_OK ? 0 : 1;
+    return remove_scratch();
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_held_in_half),
+        cmocka_unit_test(test_half_grows),
         cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_fresh_models),
         cmocka_unit_test(test_grown_model),

@@ -360,7 +360,8 @@ static void a_saved_model_answers_the_same(void **state)
     size_t added;
     must(lt_tokenizer_add_special_tokens(f->tokenizer, more, 1, &added, &err), &err);
     must(lt_tokenizer_save(f->tokenizer, f->directory, &err), &err);
-    assert_int_equal(lt_assistant_open(f->directory, NULL, 0, f->backend, &opened, &err), LT_ERR_USAGE);
+    assert_int_equal(lt_assistant_open(f->directory, NULL, 0, f->backend, &opened, &err),
+                     LT_ERR_USAGE);
     assert_non_null(strstr(err.message, "do not match"));
     lt_answer_free(&before);
     lt_answer_free(&after);

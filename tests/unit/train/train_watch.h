@@ -18,6 +18,7 @@ typedef struct record_of_run {
     int evaluation_count;
     char setup[8192], messages[8192];
     int samples, starts, ends, saves, failed_saves;
+    char prompt[512], answer[512]; /* of the last sample */
 } record_of_run;
 
 static record_of_run seen;
@@ -55,6 +56,8 @@ static inline void on_sample(void *context, const lt_sample_info *info)
     assert_true(strlen(info->prompt) > 0 && strlen(info->reference) > 0);
     assert_string_equal(info->category, "open_qa");
     seen.samples++;
+    snprintf(seen.prompt, sizeof seen.prompt, "%s", info->prompt);
+    snprintf(seen.answer, sizeof seen.answer, "%s", info->answer);
 }
 
 static inline void on_save(void *context, const lt_save_info *info)
