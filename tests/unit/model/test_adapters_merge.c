@@ -19,6 +19,7 @@ static double off_after_merging(lt_model *model, lt_adapter *adapter)
     int64_t n = ROWS * LENGTH * model->config.vocab_size;
     float *before = logits_of(model, &b.batch);
     OK(lt_adapter_merge(model, adapter, err));
+    assert_true(model->gradient_count == 0 && model->segment_count == 0); /* all is frozen */
     float *after = logits_of(model, &b.batch);
     double off = largest_difference(before, after, n);
     free(before);
