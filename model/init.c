@@ -182,24 +182,27 @@ done:
     return status;
 }
 
-/* A second table and block of weights for `config`, swapped in when all is copied. Rows come from
- * those of the same name; a head that the old table lacks, from the embedding it was tied to. */
+/* The old row that one of the new table comes from: a head that was tied, from the embedding. */
+static const lt_param *source_of(const lt_model *old, const lt_param *row)
+{
+    const lt_param *same = lt_model_param(old, row->name);
+    return same ? same : lt_model_param(old, "embed_tokens.weight");
+}
+
+/* A second table and block of weights for `config`, swapped in when all is copied. */
 static lt_status rebuild(lt_model *model, const lt_model_config *config, lt_err *err)
 {
     lt_model grown = {
         .config = *config, .backend = model->backend, .matrix_dtype = model->matrix_dtype};
     lt_status status;
     LT_TRY_GOTO(status, lt_params_build(&grown, err), done);
-    for (int i = 0; i < grown.param_count; i++) {
-        const lt_param *old = lt_model_param(model, grown.params[i].name);
-        if (old) grown.params[i].trainable = old->trainable;
-    }
+    for (int i = 0; i < grown.param_count; i++)
+        grown.params[i].trainable = source_of(model, &grown.params[i])->trainable;
     LT_TRY_GOTO(status, lt_params_lay_out_gradients(&grown, err), done);
     LT_TRY_GOTO(status, lt_model_allocate_weights(&grown, err), done);
     for (int i = 0; i < grown.param_count; i++) {
-        const lt_param *old = lt_model_param(model, grown.params[i].name);
-        if (!old) old = lt_model_param(model, "embed_tokens.weight");
-        const lt_tensor *from = &old->weight, *to = &grown.params[i].weight;
+        const lt_tensor *from = &source_of(model, &grown.params[i])->weight;
+        const lt_tensor *to = &grown.params[i].weight;
         status = to->shape[0] > from->shape[0] ? grow_matrix(model->backend, from, to, err)
                                                : copy_rows(model->backend, from, to, NULL, err);
         if (status != LT_OK) goto done;

@@ -24,15 +24,6 @@ static int64_t element_count(const lt_safetensors_entry *entry)
     return count;
 }
 
-static void shape_text(const lt_safetensors_entry *entry, char *out, size_t size)
-{
-    size_t used = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < entry->ndim && used < size; i++)
-        used +=
-            (size_t)snprintf(out + used, size - used, "%s%" PRId64, i ? ", " : "", entry->shape[i]);
-    if (used < size) snprintf(out + used, size - used, "]");
-}
-
 static bool has_numbers(const char *dtype)
 {
     return strcmp(dtype, "F32") == 0 || strcmp(dtype, "F16") == 0 || strcmp(dtype, "BF16") == 0 ||
@@ -80,7 +71,7 @@ static lt_status print_tensors(const lt_safetensors *file, int name_width, bool 
     for (size_t i = 0; i < file->count; i++) {
         const lt_safetensors_entry *entry = &file->entries[file->by_name[i]];
         char shape[200];
-        shape_text(entry, shape, sizeof shape);
+        lt_shape_text(entry->ndim, entry->shape, shape, sizeof shape);
         fputs("  ", out);
         print_name(entry->name, name_width, out);
         fprintf(out, "  %-5s %-16s %12zu", entry->dtype, shape, entry->size);

@@ -271,7 +271,7 @@ static void merge_row(float *w, int64_t columns, const float *b, const float *a,
     double squares = 0;
     for (int64_t i = 0; i < columns; i++)
         squares += (double)w[i] * (double)w[i];
-    float scale = (float)((double)*magnitude / sqrt(squares));
+    float scale = squares > 0 ? (float)((double)*magnitude / sqrt(squares)) : 0; /* 0 stays 0 */
     for (int64_t i = 0; i < columns; i++)
         w[i] *= scale;
 }

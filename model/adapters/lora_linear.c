@@ -90,15 +90,10 @@ static lt_tensor scratch(lt_tensor room, int64_t rows, int64_t width)
     return lt_tensor_2d(room.data, room.dtype, rows, width);
 }
 
-static double dropout_rate(const lt_pass *pass, const lt_adapter *adapter)
-{
-    return pass->dropout ? adapter->config.lora_dropout : 0;
-}
-
 static lt_dropout_mask mask_of(const lt_pass *pass, const lt_adapter *adapter, int64_t layer,
                                lt_linear which)
 {
-    return lt_pass_mask(pass, dropout_rate(pass, adapter), layer, LT_SITE_ADAPTER + (int)which);
+    return lt_pass_mask(pass, adapter->config.lora_dropout, layer, LT_SITE_ADAPTER + (int)which);
 }
 
 /* x, or in training with dropout what it leaves of it. */

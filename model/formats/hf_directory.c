@@ -32,15 +32,6 @@ static bool take_tensor(lt_weight_files *files, const lt_family *family, const c
            lt_weight_files_take(files, name + prefix, file, entry);
 }
 
-static void shape_text(int ndim, const int64_t *shape, char *out, size_t size)
-{
-    size_t used = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < ndim && used < size; i++)
-        used +=
-            (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "", (long long)shape[i]);
-    if (used < size) snprintf(out + used, size - used, "]");
-}
-
 static lt_status check_shape(const source *s, int part, const char *directory, lt_err *err)
 {
     int64_t expected[2];
@@ -49,8 +40,8 @@ static lt_status check_shape(const source *s, int part, const char *directory, l
     if (entry->ndim == ndim && memcmp(entry->shape, expected, (size_t)ndim * sizeof *expected) == 0)
         return LT_OK;
     char have[200], want[64];
-    shape_text(entry->ndim, entry->shape, have, sizeof have);
-    shape_text(ndim, expected, want, sizeof want);
+    lt_shape_text(entry->ndim, entry->shape, have, sizeof have);
+    lt_shape_text(ndim, expected, want, sizeof want);
     return lt_fail(err, LT_ERR_FORMAT,
                    "%s: tensor \"%.200s\" has shape %s, but %s/config.json asks for %s",
                    s->files[part]->path, entry->name, have, directory, want);

@@ -116,14 +116,6 @@ static const lt_safetensors_entry *find_row(reader *r, const lt_param *param, ch
     return take_with_adapter_name(r, vector);
 }
 
-static void shape_text(int ndim, const int64_t *shape, char *out, size_t size)
-{
-    size_t used = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < ndim && used < size; i++)
-        used += (size_t)snprintf(out + used, size - used, "%s%" PRId64, i ? ", " : "", shape[i]);
-    if (used < size) snprintf(out + used, size - used, "]");
-}
-
 static lt_status check_shape(const reader *r, const lt_param *param,
                              const lt_safetensors_entry *entry, lt_err *err)
 {
@@ -132,8 +124,8 @@ static lt_status check_shape(const reader *r, const lt_param *param,
         memcmp(entry->shape, param->shape, (size_t)param->ndim * sizeof *param->shape) == 0)
         return LT_OK;
     char have[200], want[64];
-    shape_text(entry->ndim, entry->shape, have, sizeof have);
-    shape_text(param->ndim, param->shape, want, sizeof want);
+    lt_shape_text(entry->ndim, entry->shape, have, sizeof have);
+    lt_shape_text(param->ndim, param->shape, want, sizeof want);
     return lt_fail(err, LT_ERR_FORMAT,
                    "%s: tensor \"%.200s\" has shape %s, but this model (%s, hidden size %" PRId64
                    ", %" PRId64 " layers) with this " LT_ADAPTER_CONFIG

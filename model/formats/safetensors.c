@@ -334,3 +334,12 @@ lt_status lt_safetensors_read_f32(const lt_safetensors *file, const lt_safetenso
     }
     return LT_OK;
 }
+
+void lt_shape_text(int ndim, const int64_t *shape, char *out, size_t size)
+{
+    size_t used = (size_t)snprintf(out, size, "[");
+    for (int i = 0; i < ndim && used < size; i++)
+        used +=
+            (size_t)snprintf(out + used, size - used, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    if (used < size) snprintf(out + used, size - used, "]");
+}

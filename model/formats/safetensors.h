@@ -53,6 +53,9 @@ lt_status lt_safetensors_parse(const unsigned char *data, size_t size, const cha
 lt_status lt_safetensors_read_f32(const lt_safetensors *file, const lt_safetensors_entry *entry,
                                   int64_t first, int64_t count, float *out, lt_err *err);
 
+/* "[768, 2304]" for messages; cut when `size` is too small. */
+void lt_shape_text(int ndim, const int64_t *shape, char *out, size_t size);
+
 /* Writing: tensors are declared, then the file is written in the reference writer's order (dtype,
  * then name) by asking for each tensor's data in turn, so that no second copy of the weights is
  * held. */

@@ -38,6 +38,16 @@ for method in lora prefix; do
     "$LATHE" generate --model model --adapter "$checkpoint" --prompt hi --max-new-tokens 4 --quiet >said.txt || fail "$checkpoint"
 done
 
+echo "--- train_config.yaml repeats the run, --resume DIR goes on from there"
+train --output first --method prompt --max-steps 6 --save-steps 2 --save-total-limit 0 --prompt-tuning-init text \
+    --prompt-tuning-init-text $'What: #1 \'is\' "next"?\n- n\xc3\xbcll, null' >first.log
+"$LATHE" train --config first/train_config.yaml --output again >again.log || fail "--config: $(tail -1 again.log)"
+cmp {first,again}/final/adapter_model.safetensors || fail "train_config.yaml does not repeat the run"
+cmp {first,again}/final/adapter_config.json || fail "train_config.yaml does not repeat the run"
+"$LATHE" train --config first/train_config.yaml --output other --resume first/checkpoint-2 >other.log
+grep -q "^resumed *from first/checkpoint-2, step 2" other.log || fail "--resume DIR: $(head -30 other.log)"
+cmp {first,other}/final/adapter_model.safetensors || fail "--resume DIR ends with other bits"
+
 echo "--- kills: the bits of a run that was left alone"
 runs=(
     "--method lora --lora-r 4 --lora-dropout 0.1 --use-dora"

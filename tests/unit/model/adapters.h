@@ -86,7 +86,7 @@ static UNUSED lt_adapter_config config_of(const lt_model *model, const adapter_c
                                 .use_dora = c->dora,
                                 .num_virtual_tokens = VIRTUAL,
                                 .prefix_projection = c->projection,
-                                .encoder_hidden_size = 7};
+                                .encoder_hidden_size = c->projection ? 7 : 5};
     const lt_family *family = model->config.family;
     if (c->kind != LT_ADAPTER_LORA) return config;
     bool some = strcmp(c->targets, "some") == 0;

@@ -62,7 +62,23 @@ static void test_fresh(void **state)
     }
 }
 
-/* A function of the seed, within PEFT's bounds. */
+/* What PEFT starts from; `other`: the same row of another seed. */
+static void check_start(const lt_param *row, const lt_param *other)
+{
+    bool drawn = row->init == LT_INIT_UNIFORM || row->init == LT_INIT_NORMAL;
+    double largest = largest_element(row->weight), lowest = 0, bound = row->init_scale;
+    int64_t n = lt_tensor_count(row->weight);
+    for (int64_t k = 0; k < n; k++)
+        lowest = fmin(lowest, element(row->weight, k));
+    if (row->init == LT_INIT_UNIFORM) assert_true(largest <= bound);
+    if (row->init == LT_INIT_UNIFORM && n >= 48)
+        assert_true(largest > 0.8 * bound && lowest < -0.8 * bound);
+    if (strstr(row->name, "lora_A")) assert_true(bound == 1 / sqrt((double)row->shape[1]));
+    if (strstr(row->name, "lora_B")) assert_true(largest == 0);
+    if (drawn) assert_true(element(row->weight, 0) != element(other->weight, 0));
+}
+
+/* A function of the seed. */
 static void test_initial_values(void **state)
 {
     (void)state;
@@ -75,18 +91,8 @@ static void test_initial_values(void **state)
         lt_model_free(b);
         b = load_golden("llama", NULL, backend);
         y = fresh_adapter(b, &adapter_cases[i], "y", 8);
-        for (int p = 0; p < x->param_count; p++) {
-            const lt_param *row = &a->params[x->first_param + p];
-            const lt_param *other = &b->params[y->first_param + p];
-            double largest = largest_element(row->weight);
-            bool drawn = row->init == LT_INIT_UNIFORM || row->init == LT_INIT_NORMAL;
-            if (row->init == LT_INIT_UNIFORM)
-                assert_true(largest <= row->init_scale && largest > 0.7 * row->init_scale);
-            if (strstr(row->name, "lora_A"))
-                assert_true(row->init_scale == 1 / sqrt((double)row->shape[1]));
-            if (strstr(row->name, "lora_B")) assert_true(largest == 0);
-            if (drawn) assert_true(element(row->weight, 0) != element(other->weight, 0));
-        }
+        for (int p = 0; p < x->param_count; p++)
+            check_start(&a->params[x->first_param + p], &b->params[y->first_param + p]);
         lt_model_free(a);
         lt_model_free(b);
     }
@@ -402,6 +408,41 @@ static void test_plan(void **state)
     lt_backend_free(backend);
 }
 
+/* A workspace has room for every adapter of its model, in whatever order they came. */
+static void test_room(void **state)
+{
+    (void)state;
+    lt_backend *backend = make_backend(NULL);
+    lt_workspace_settings settings = training(0.1, LT_RECOMPUTE_NONE);
+    for (int i = 0; i < ADAPTER_CASES; i++)
+        for (int k = 0; k < ADAPTER_CASES; k++) {
+            lt_model *model = load_golden("gpt_neox", NULL, backend);
+            const lt_adapter *both[] = {fresh_adapter(model, &adapter_cases[i], "one", 1),
+                                        fresh_adapter(model, &adapter_cases[k], "two", 1)};
+            lt_workspace *w = new_workspace(model, &settings);
+            const lt_adapter_room *room = &w->room;
+            for (int a = 0; a < 2; a++) {
+                bool network = both[a]->encoder.stages > 0;
+                int64_t virtual_tokens = both[a]->virtual_tokens;
+                int64_t runs = both[a]->method->runs_tokens ? virtual_tokens : 0;
+                assert_true(room->low.shape[1] >= both[a]->rank);
+                assert_true(room->d_low.shape[1] >= both[a]->rank);
+                assert_true(room->input.shape[1] >= both[a]->input_width);
+                assert_true(room->output.shape[1] >= both[a]->dora_width);
+                assert_true(w->tokens >= w->batch_tokens + runs);
+                if (virtual_tokens > 0)
+                    assert_true(room->d_keys.shape[0] >= ROWS * (LENGTH + virtual_tokens));
+                if (!network) continue;
+                assert_true(room->table.shape[1] >= both[a]->table_width);
+                assert_true(room->d_table.shape[1] >= both[a]->table_width);
+                assert_true(room->stage[0].shape[1] >= both[a]->encoder.widest);
+            }
+            lt_workspace_free(w);
+            lt_model_free(model);
+        }
+    lt_backend_free(backend);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -409,6 +450,6 @@ int main(void)
         cmocka_unit_test(test_prompt_starts), cmocka_unit_test(test_recompute),
         cmocka_unit_test(test_dropout),       cmocka_unit_test(test_dropout_streams),
         cmocka_unit_test(test_half_base),     cmocka_unit_test(test_half_refusals),
-        cmocka_unit_test(test_plan)};
+        cmocka_unit_test(test_plan),          cmocka_unit_test(test_room)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

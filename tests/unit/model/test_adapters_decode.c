@@ -163,8 +163,9 @@ static void test_while_training(void **state)
 
 /* --- Mixed ------------------------------------------------------------------------------------ */
 
-static const char *const mixed_cases[] = {"lora",     "dora, some", "prefix", "prompt",
-                                          "p-tuning", "saved both", "rslora", "lora"};
+static const char *const mixed_cases[] = {"lora",   "dora, some", "prefix, projection",
+                                          "prompt", "p-tuning",   "saved both",
+                                          "prefix", "lora"};
 enum { MIXED = sizeof mixed_cases / sizeof *mixed_cases };
 
 /* All of mixed_cases; NULL is the last. */
