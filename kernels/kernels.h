@@ -273,7 +273,8 @@ typedef struct lt_scale_columns_args {
 
 /* DoRA (Liu et al., 2024) learns the length of each row of W + scaling B A apart from its
  * direction: norm[j] = |W[j] + scaling B[j] A| (Euclidean; taken as a constant in backward),
- * scale[j] = magnitude[j] / norm[j]. */
+ * scale[j] = magnitude[j] / norm[j]. A row of length 0 has no direction: its scale is 0, and its
+ * magnitude gets no gradient. */
 typedef struct lt_dora_norm_args {
     lt_tensor weight;    /* [out, in]; real or bf16 */
     lt_tensor a, b;      /* [r, in], [out, r] */

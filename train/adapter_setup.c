@@ -234,7 +234,7 @@ static lt_status note_serving(lt_trainer *t, lt_err *err)
     const char *at = lt_buffer_text(&notes);
     while (*at && status == LT_OK) {
         int length = (int)strcspn(at, "\n");
-        status = lt_notice(t, err, "note: %.*s", length, at);
+        status = lt_notice(t, err, "warning: %.*s", length, at);
         at += length + (at[length] == '\n');
     }
     lt_buffer_free(&notes);

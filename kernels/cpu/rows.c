@@ -55,7 +55,8 @@ lt_status CPU(dora_backward)(const lt_backend *backend, const lt_dora_backward_a
         sum_columns(&a->dy, &a->z, j, sum);
         for (int v = 0; v < 4; v++) {
             int64_t at = j + v * LANES;
-            vec slope = sum[v] / vec_load_first(norm + at, n - at);
+            vec length = vec_load_first(norm + at, n - at), slope = sum[v] / length;
+            slope = vec_select(vec_greater_equal(vec_zero(), length), vec_zero(), slope);
             vec_store_first(d + at, vec_load_first(d + at, n - at) + slope, n - at);
         }
     }
@@ -114,7 +115,7 @@ lt_status CPU(dora_norm)(const lt_backend *backend, const lt_dora_norm_args *a, 
             for (int64_t r = j; r < end; r++)
                 direction_norms(a, r, 1, norm + r);
         for (int64_t r = j; magnitude && r < end; r++)
-            scale[r] = magnitude[r] / norm[r];
+            scale[r] = norm[r] == 0 ? 0 : magnitude[r] / norm[r];
     }
     return LT_OK;
 }

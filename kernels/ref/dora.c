@@ -20,7 +20,8 @@ REFERENCE(dora_norm, lt_dora_norm_args)
     for (int64_t j = 0; j < a->weight.shape[0]; j++) {
         double norm = direction_norm(a, j);
         values(&a->norm)[j] = (real)norm;
-        if (a->magnitude.data) values(&a->scale)[j] = (real)(values(&a->magnitude)[j] / norm);
+        if (a->magnitude.data)
+            values(&a->scale)[j] = (real)(norm == 0 ? 0 : values(&a->magnitude)[j] / norm);
     }
     return LT_OK;
 }
@@ -32,7 +33,8 @@ REFERENCE(dora_backward, lt_dora_backward_args)
         double sum = 0;
         for (int64_t i = 0; i < a->dy.shape[0]; i++)
             sum += (double)row(&a->dy, i)[j] * (double)row(&a->z, i)[j];
-        values(&a->dmagnitude)[j] += (real)(sum / values(&a->norm)[j]);
+        if (values(&a->norm)[j] != 0)
+            values(&a->dmagnitude)[j] += (real)(sum / values(&a->norm)[j]);
     }
     return LT_OK;
 }

@@ -453,6 +453,33 @@ static void test_known(void **state)
     }
 }
 
+/* A row of length 0 has no direction: no NaN, no gradient. */
+static void test_dora_of_nothing(void **state)
+{
+    (void)state;
+    for (int isa = 0; isa < 3; isa++) {
+        const lt_backend *backend = test_backend_kept(isa, 1);
+        float weight[] = {3, 4, 0, 0}, down[] = {1, 2}, up[] = {0, 0}, magnitude[] = {10, 4};
+        float norm[2], scale[2], dy[] = {1, 1}, z[] = {5, 0}, d[] = {0, 0};
+        if (!backend) continue;
+        lt_dora_norm_args dora = {.weight = lt_tensor_2d(weight, LT_F32, 2, 2),
+                                  .a = lt_tensor_2d(down, LT_F32, 1, 2),
+                                  .b = lt_tensor_2d(up, LT_F32, 2, 1),
+                                  .magnitude = vector_of(magnitude, 2),
+                                  .norm = vector_of(norm, 2),
+                                  .scale = vector_of(scale, 2),
+                                  .scaling = 1};
+        lt_dora_backward_args backward = {.dy = lt_tensor_2d(dy, LT_F32, 1, 2),
+                                          .z = lt_tensor_2d(z, LT_F32, 1, 2),
+                                          .norm = vector_of(norm, 2),
+                                          .dmagnitude = vector_of(d, 2)};
+        test_ok(lt_dora_norm(backend, &dora, NULL), NULL);
+        test_ok(lt_dora_backward(backend, &backward, NULL), NULL);
+        assert_true(norm[1] == 0 && scale[0] == 2 && scale[1] == 0);
+        assert_true(d[0] == 1 && d[1] == 0);
+    }
+}
+
 static void test_dora_refusals(void **state)
 {
     float x[64] = {1};
@@ -690,6 +717,7 @@ int main(void)
         cmocka_unit_test(test_sums),
         cmocka_unit_test(test_views),
         cmocka_unit_test(test_known),
+        cmocka_unit_test(test_dora_of_nothing),
         cmocka_unit_test(test_dora_refusals),
         cmocka_unit_test(test_indexed),
         cmocka_unit_test(test_cross_entropy),
