@@ -2,7 +2,7 @@
 # From a fresh machine to a tuned model that answers, in one command: installs what is missing, builds, trains a tokenizer,
 # prepares a dataset, makes a small GPT-2 model, trains it, and compares its answers to held-out questions before and
 # after. Then that model is taught a task it has never seen, by full tuning, LoRA, prefix and prompt tuning, side by
-# side. Takes about five minutes on two cores and needs no GPU.
+# side. Takes about four minutes on two cores and needs no GPU.
 #
 #   scripts/quickstart.sh                       the bundled sample (scripts/sample_data/assistant.jsonl)
 #   scripts/quickstart.sh --data FILE.jsonl     your own instruction data (Dolly, Alpaca, messages, ... records), first act only
