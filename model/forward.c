@@ -53,8 +53,7 @@ static lt_status embed(const lt_pass *pass, lt_err *err)
     return lt_dropout(pass->backend, &(lt_dropout_args){.x = y, .y = y, .dropout = mask}, err);
 }
 
-/* What the adapters of the pass do once, before the first block. Neighbours are the same adapter's
- * only once. */
+/* What each adapter of the pass does once, before the first block. */
 static lt_status begin_adapters(const lt_pass *pass, lt_err *err)
 {
     const lt_model *model = pass->model;
