@@ -233,6 +233,7 @@ static lt_status run(const merge_settings *s, lt_err *err)
     lt_backend *backend = NULL;
     lt_opened_model opened = {0};
     lt_status status;
+    if (!*s->adapter) return lt_fail(err, LT_ERR_USAGE, "--adapter \"\" names no directory");
     LT_TRY_GOTO(status, lt_require_new_directory(s->output, err), done);
     LT_TRY_GOTO(status, lt_model_resolve(s->model, &directory, err), done);
     LT_TRY_GOTO(status, lt_backend_create(&machine, &backend, err), done);
