@@ -133,6 +133,9 @@ lt_status lt_copy_string(const char *from, char **to, lt_err *err);
 
 enum { LT_MODULE_SIZE = 72 }; /* bytes of a module's path */
 
+/* The row of the parameter table that a linear module of a block is, '#' for the block's number. */
+const char *lt_linear_row(bool gated, lt_linear which);
+
 /* The module that a family calls a part of a block's matrix, with '#' for the number of the block:
  * "model.layers.#.self_attn.q_proj". False when there is no such part. */
 bool lt_module_pattern(const lt_family *family, bool gated, lt_linear which, int part, char *out,

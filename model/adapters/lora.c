@@ -31,13 +31,9 @@ static lt_param *add_row(row_list *list, int layer, const char *module, const ch
 /* The block's matrix that a linear module is, as a row of the model's own. */
 static const lt_param *matrix_of(const lt_model *model, int64_t layer, lt_linear which)
 {
-    static const char *const names[] = {"attention.qkv.weight", "attention.out.weight", NULL,
-                                        "mlp.down.weight"};
-    const char *name = names[which];
-    char full[96];
-    if (!name) name = model->config.gated_mlp ? "mlp.gate_up.weight" : "mlp.up.weight";
-    snprintf(full, sizeof full, "layers.%lld.%s", (long long)layer, name);
-    return lt_model_param(model, full);
+    char name[LT_MODULE_SIZE];
+    lt_family_expand(lt_linear_row(model->config.gated_mlp, which), (int)layer, name, sizeof name);
+    return lt_model_param(model, name);
 }
 
 typedef struct building {

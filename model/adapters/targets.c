@@ -17,14 +17,19 @@ static bool ends_with_name(const char *path, const char *name)
     return strcmp(end, name) == 0 && (end == path || end[-1] == '.');
 }
 
+const char *lt_linear_row(bool gated, lt_linear which)
+{
+    static const char *const rows[] = {"layers.#.attention.qkv.weight",
+                                       "layers.#.attention.out.weight", "layers.#.mlp.up.weight",
+                                       "layers.#.mlp.down.weight"};
+    return gated && which == LT_LINEAR_UP ? "layers.#.mlp.gate_up.weight" : rows[which];
+}
+
 bool lt_module_pattern(const lt_family *family, bool gated, lt_linear which, int part, char *out,
                        size_t size)
 {
-    static const char *const rows[] = {"layers.0.attention.qkv.weight",
-                                       "layers.0.attention.out.weight", NULL,
-                                       "layers.0.mlp.down.weight"};
-    const char *name = rows[which];
-    if (!name) name = gated ? "layers.0.mlp.gate_up.weight" : "layers.0.mlp.up.weight";
+    char name[LT_MODULE_SIZE];
+    lt_family_expand(lt_linear_row(gated, which), 0, name, sizeof name);
     const lt_family_row *row = lt_family_find_row(family, name);
     if (!row || part >= LT_MAX_PARTS || !row->files[part]) return false;
     size_t length = strlen(row->files[part]) - strlen(".weight");
