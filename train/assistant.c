@@ -65,17 +65,6 @@ done:
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
-static lt_status check_rows(const lt_assistant *assistant, const char *what, lt_err *err)
-{
-    int64_t tokens = lt_tokenizer_vocab_size(assistant->tokenizer);
-    int64_t rows = assistant->model->config.vocab_size;
-    if (tokens <= rows) return LT_OK;
-    return lt_fail(err, LT_ERR_USAGE,
-                   "%s: tokenizer and model do not match: the tokenizer has %lld tokens, the "
-                   "model's embedding %lld rows",
-                   what, (long long)tokens, (long long)rows);
-}
-
 lt_status lt_assistant_open(const char *directory, const lt_adapter_source *adapters,
                             int64_t adapter_count, const lt_backend *backend, lt_assistant *out,
                             lt_err *err)
@@ -96,7 +85,7 @@ lt_status lt_assistant_wrap(lt_model *model, const lt_tokenizer *tokenizer,
                             const lt_model_notes *notes, lt_assistant *out, lt_err *err)
 {
     *out = (lt_assistant){.model = model, .tokenizer = tokenizer, .notes = *notes};
-    LT_TRY(check_rows(out, "answering held-out prompts", err));
+    LT_TRY(lt_check_token_rows(tokenizer, model, "answering held-out prompts", err));
     return lt_encoder_create(tokenizer, &out->encoder, err);
 }
 

@@ -54,17 +54,25 @@ static lt_status find_tokenizer(const char *directory, const lt_adapter_source *
     return lt_tokenizer_load(directory, &out->tokenizer, err);
 }
 
-/* Only an adapter can bring tokens that the model has no rows for: it brings the rows too. */
-static lt_status fit_rows(const char *directory, bool may_grow, lt_opened_model *out, lt_err *err)
+lt_status lt_check_token_rows(const lt_tokenizer *tokenizer, const lt_model *model,
+                              const char *where, lt_err *err)
 {
-    int64_t tokens = out->tokenizer ? lt_tokenizer_vocab_size(out->tokenizer) : 0;
-    int64_t rows = out->model->config.vocab_size;
+    int64_t tokens = lt_tokenizer_vocab_size(tokenizer), rows = model->config.vocab_size;
     if (tokens <= rows) return LT_OK;
-    if (may_grow) return lt_model_grow_vocab(out->model, tokens, err);
     return lt_fail(err, LT_ERR_USAGE,
                    "%s: tokenizer and model do not match: the tokenizer has %lld tokens, the "
                    "model's embedding %lld rows",
-                   directory, (long long)tokens, (long long)rows);
+                   where, (long long)tokens, (long long)rows);
+}
+
+/* Only an adapter can bring tokens that the model has no rows for: it brings the rows too. */
+static lt_status fit_rows(const char *directory, bool may_grow, lt_opened_model *out, lt_err *err)
+{
+    if (!out->tokenizer) return LT_OK;
+    int64_t tokens = lt_tokenizer_vocab_size(out->tokenizer);
+    if (may_grow && tokens > out->model->config.vocab_size)
+        return lt_model_grow_vocab(out->model, tokens, err);
+    return lt_check_token_rows(out->tokenizer, out->model, directory, err);
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */

@@ -20,4 +20,8 @@ lt_status lt_open_model(const char *directory, const lt_adapter_source *adapters
                         lt_opened_model *out, lt_err *err);
 void lt_close_model(lt_opened_model *opened);
 
+/* LT_ERR_USAGE, beginning with `where`, when the tokenizer has more tokens than the model rows. */
+lt_status lt_check_token_rows(const lt_tokenizer *tokenizer, const lt_model *model,
+                              const char *where, lt_err *err);
+
 #endif
