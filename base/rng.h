@@ -10,12 +10,13 @@
 #include <stdint.h>
 
 typedef enum lt_rng_purpose {
-    LT_RNG_INIT = 1,    /* weight initialisation: a = tensor number */
-    LT_RNG_SHUFFLE = 2, /* data order: a = epoch */
-    LT_RNG_SPLIT = 3,   /* held-out split */
-    LT_RNG_DROPOUT = 4, /* a = step and micro-batch, b = site in the model */
-    LT_RNG_SAMPLE = 5,  /* sampling of tokens: a = sequence */
-    LT_RNG_HASH = 6,    /* MinHash permutations */
+    LT_RNG_INIT = 1,     /* weight initialisation: a = tensor number */
+    LT_RNG_SHUFFLE = 2,  /* data order: a = epoch */
+    LT_RNG_SPLIT = 3,    /* held-out split */
+    LT_RNG_DROPOUT = 4,  /* a = step and micro-batch, b = site in the model */
+    LT_RNG_SAMPLE = 5,   /* sampling of tokens: a = sequence */
+    LT_RNG_HASH = 6,     /* MinHash permutations */
+    LT_RNG_ROUNDING = 7, /* stochastic rounding of optimizer state: a = step */
 } lt_rng_purpose;
 
 static inline uint64_t lt_rng_stream(lt_rng_purpose purpose, uint64_t a, uint64_t b)

@@ -11,6 +11,7 @@ enum { LT_EXIT_OK = 0, LT_EXIT_FAILURE = 1, LT_EXIT_USAGE = 2, LT_EXIT_INTERRUPT
 int lt_cmd_tokenizer(int argc, char **argv);
 int lt_cmd_prepare(int argc, char **argv);
 int lt_cmd_inspect(int argc, char **argv);
+int lt_cmd_devices(int argc, char **argv);
 int lt_cmd_init(int argc, char **argv);
 int lt_cmd_train(int argc, char **argv);
 int lt_cmd_generate(int argc, char **argv);

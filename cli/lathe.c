@@ -22,6 +22,7 @@ static const command commands[] = {
     {"score", lt_cmd_score, "log-probability of each token of a text"},
     {"merge", lt_cmd_merge, "put a LoRA adapter into its model's weights"},
     {"inspect", lt_cmd_inspect, "show what is in a dataset, model, adapter or checkpoint"},
+    {"devices", lt_cmd_devices, "list CPU and GPUs, and what --device auto chooses"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
 

@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 
 #include "base/checked.h"
+#include "base/memory.h"
+#include "kernels/cuda/cuda.h"
 #include "kernels/internal.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
@@ -84,6 +86,19 @@ static lt_status copy_bytes(const lt_backend *backend, void *to, const void *fro
     return LT_OK;
 }
 
+static uint64_t available_memory(const lt_backend *backend)
+{
+    (void)backend;
+    return lt_available_memory();
+}
+
+static lt_status nothing_to_wait_for(const lt_backend *backend, lt_err *err)
+{
+    (void)backend;
+    (void)err;
+    return LT_OK;
+}
+
 static lt_status create(const char *name, lt_dtype real, int threads, lt_backend **out, lt_err *err)
 {
     lt_backend *backend = calloc(1, sizeof *backend);
@@ -96,21 +111,22 @@ static lt_status create(const char *name, lt_dtype real, int threads, lt_backend
     backend->name = name;
     backend->device = LT_DEVICE_CPU;
     backend->real = real;
+    backend->statistics = real;
     backend->threads = threads;
+    backend->available_memory = available_memory;
     backend->upload = backend->download = copy_bytes;
+    backend->synchronize = nothing_to_wait_for;
     backend->state = state;
     *out = backend;
     return LT_OK;
 }
 
-lt_status lt_backend_create(const lt_backend_settings *settings, lt_backend **out, lt_err *err)
+static lt_status create_cpu(const lt_backend_settings *settings, lt_backend **out, lt_err *err)
 {
-    const lt_backend_settings defaults = {0};
     const isa *chosen = NULL;
-    if (!settings) settings = &defaults;
-    *out = NULL;
-    if (settings->device != LT_DEVICE_CPU)
-        return lt_fail(err, LT_ERR_UNSUPPORTED, "this build of lathe has no CUDA kernels");
+    if (settings->half)
+        return lt_fail(err, LT_ERR_UNSUPPORTED,
+                       "bfloat16 activations need a GPU; on the CPU everything is float32");
     if (settings->threads < 0)
         return lt_fail(err, LT_ERR_USAGE, "threads is %d; it must be 0 (all cores) or more",
                        settings->threads);
@@ -120,6 +136,27 @@ lt_status lt_backend_create(const lt_backend_settings *settings, lt_backend **ou
     lt_ref_f32_fill(&(*out)->ops);
     if (chosen->fill) chosen->fill(&(*out)->ops);
     return LT_OK;
+}
+
+/* No operation, no memory: what a plan needs to know about a GPU. */
+static lt_status create_cuda_plan(const lt_backend_settings *settings, lt_backend **out,
+                                  lt_err *err)
+{
+    LT_TRY(create(settings->half ? "cuda-bf16" : "cuda-f32", settings->half ? LT_BF16 : LT_F32, 1,
+                  out, err));
+    (*out)->device = LT_DEVICE_CUDA;
+    (*out)->statistics = LT_F32;
+    return LT_OK;
+}
+
+lt_status lt_backend_create(const lt_backend_settings *settings, lt_backend **out, lt_err *err)
+{
+    const lt_backend_settings defaults = {0};
+    if (!settings) settings = &defaults;
+    *out = NULL;
+    if (settings->device == LT_DEVICE_CPU) return create_cpu(settings, out, err);
+    if (settings->plan_only) return create_cuda_plan(settings, out, err);
+    return lt_cuda_backend_create(settings, out, err);
 }
 
 lt_status lt_backend_create_double(lt_backend **out, lt_err *err)
@@ -133,6 +170,10 @@ lt_status lt_backend_create_double(lt_backend **out, lt_err *err)
 void lt_backend_free(lt_backend *backend)
 {
     if (!backend) return;
+    if (backend->device == LT_DEVICE_CUDA && backend->memory.allocate) {
+        lt_cuda_backend_free(backend);
+        return;
+    }
     cpu_state *state = backend->state;
     for (int i = 0; i < LT_SCRATCH_COUNT; i++)
         free(state->scratch[i].data);

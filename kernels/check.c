@@ -61,11 +61,17 @@ static int weight_dtype(const lt_backend *backend, const lt_tensor *weight)
     return weight->dtype == LT_BF16 ? LT_BF16 : (int)backend->real;
 }
 
-static lt_status check_extra(const lt_matmul_args *a, lt_dtype real, lt_err *err)
+/* Gradients of parameters may be f32 where real is bf16. */
+static int gradient_dtype(const lt_backend *backend, const lt_tensor *gradient)
+{
+    return gradient->dtype == LT_F32 ? (int)backend->statistics : (int)backend->real;
+}
+
+static lt_status check_extra(const lt_matmul_args *a, int64_t n, lt_dtype real, lt_err *err)
 {
     const char *operation = "matmul";
     bool b_transposed = a->layout == LT_MATMUL_NT, added = a->residual.data || a->accumulate;
-    int64_t m = a->c.shape[0], n = a->c.shape[1], k = a->a_extra.shape[1];
+    int64_t m = a->c.shape[0], k = a->a_extra.shape[1];
     if (!a->a_extra.data && !a->b_extra.data) return LT_OK;
     REFUSE_IF(a->layout == LT_MATMUL_TN, "a_extra and b_extra are not for TN");
     WANT(a->a_extra, real, m, ANY);
@@ -75,21 +81,38 @@ static lt_status check_extra(const lt_matmul_args *a, lt_dtype real, lt_err *err
     return LT_OK;
 }
 
+static lt_status check_swiglu_product(const lt_matmul_args *a, lt_err *err)
+{
+    const char *operation = "matmul";
+    REFUSE_IF(a->layout != LT_MATMUL_NT || a->residual.data || a->accumulate,
+              "SWIGLU is for NT without residual and accumulate");
+    REFUSE_IF(lt_tensor_count(a->c) > 0 && !a->preactivation.data, "SWIGLU needs preactivation");
+    return LT_OK;
+}
+
 lt_status lt_check_matmul(const lt_backend *backend, const lt_matmul_args *a, lt_err *err)
 {
     const char *operation = "matmul";
     lt_dtype real = backend->real;
     int64_t m = a->c.shape[0], n = a->c.shape[1];
+    bool longer = a->c.dtype != real; /* f32 where real is bf16 */
     bool a_transposed = a->layout == LT_MATMUL_TN, b_transposed = a->layout == LT_MATMUL_NT;
     int64_t k = a->a.shape[a_transposed ? 0 : 1];
-    WANT(a->c, real, ANY, ANY);
+    WANT(a->c, gradient_dtype(backend, &a->c), ANY, ANY);
+    REFUSE_IF(longer && (a->residual.data || a->preactivation.data ||
+                         a->activation != LT_ACTIVATION_NONE),
+              "a c that is longer than real takes bias and accumulate at most");
+    if (a->activation == LT_ACTIVATION_SWIGLU) {
+        LT_TRY(check_swiglu_product(a, err));
+        n *= 2;
+    }
     WANT(a->a, real, a_transposed ? k : m, a_transposed ? m : k);
     WANT(a->b, a_transposed ? (int)real : weight_dtype(backend, &a->b), b_transposed ? n : k,
          b_transposed ? k : n);
     MAY(a->bias, real, n);
     MAY(a->residual, real, m, n);
     MAY(a->preactivation, real, m, n);
-    return check_extra(a, real, err);
+    return check_extra(a, n, real, err);
 }
 
 lt_status lt_check_bias_backward(const lt_backend *backend, const lt_bias_backward_args *a,
@@ -97,7 +120,7 @@ lt_status lt_check_bias_backward(const lt_backend *backend, const lt_bias_backwa
 {
     const char *operation = "bias_backward";
     WANT(a->dy, backend->real, ANY, ANY);
-    WANT(a->dbias, backend->real, a->dy.shape[1]);
+    WANT(a->dbias, gradient_dtype(backend, &a->dbias), a->dy.shape[1]);
     return LT_OK;
 }
 
@@ -116,7 +139,7 @@ static lt_status check_attention(const lt_backend *backend, const char *operatio
     WANT_LIKE(a->v, a->k);
     WANT_LIKE(a->out, a->q);
     REFUSE_IF(k[2] == 0 ? q[2] != 0 : q[2] % k[2] != 0, "heads must be a multiple of kv_heads");
-    MAY(a->lse, backend->real, q[0], q[2], q[1]);
+    MAY(a->lse, backend->statistics, q[0], q[2], q[1]);
     MAY(a->offset, LT_I32, q[0]);
     MAY(a->first_key, LT_I32, q[0], q[1]);
     REFUSE_IF(a->lse.data && !lt_tensor_is_contiguous(a->lse), "lse must be contiguous");
@@ -139,7 +162,7 @@ lt_status lt_check_attention_backward(const lt_backend *backend,
     const char *operation = "attention_backward";
     const lt_attention_args *f = &a->forward;
     LT_TRY(check_attention(backend, operation, f, err));
-    WANT(a->forward.lse, backend->real, f->q.shape[0], f->q.shape[2], f->q.shape[1]);
+    WANT(a->forward.lse, backend->statistics, f->q.shape[0], f->q.shape[2], f->q.shape[1]);
     WANT_LIKE(a->dout, f->out);
     WANT_LIKE(a->dq, f->q);
     WANT_LIKE(a->dk, f->k);
@@ -172,8 +195,8 @@ static lt_status check_norm(const lt_backend *backend, const char *operation, co
               "residual and sum come together");
     WANT(a->weight, backend->real, dim);
     MAY(a->bias, backend->real, dim);
-    MAY(a->mean, backend->real, rows);
-    MAY(a->rstd, backend->real, rows);
+    MAY(a->mean, backend->statistics, rows);
+    MAY(a->rstd, backend->statistics, rows);
     REFUSE_IF(!layer && (a->bias.data || a->mean.data), "RMS norm has neither bias nor mean");
     return LT_OK;
 }
@@ -194,12 +217,12 @@ static lt_status check_norm_backward(const lt_backend *backend, const char *oper
     int64_t rows = 0, dim = lt_row_length(&a->x);
     LT_TRY(check_rows(operation, backend, &a->x, &rows, err));
     WANT(a->weight, backend->real, dim);
-    if (layer) WANT(a->mean, backend->real, rows);
-    WANT(a->rstd, backend->real, rows);
+    if (layer) WANT(a->mean, backend->statistics, rows);
+    WANT(a->rstd, backend->statistics, rows);
     WANT_LIKE(a->dy, a->x);
     WANT_LIKE(a->dx, a->x);
-    MAY(a->dweight, backend->real, dim);
-    MAY(a->dbias, backend->real, dim);
+    MAY(a->dweight, gradient_dtype(backend, &a->dweight), dim);
+    MAY(a->dbias, gradient_dtype(backend, &a->dbias), dim);
     REFUSE_IF(!layer && (a->dbias.data || a->mean.data), "RMS norm has neither bias nor mean");
     return LT_OK;
 }
@@ -221,7 +244,7 @@ lt_status lt_check_rotary(const lt_backend *backend, const lt_rotary_args *a, lt
     const char *operation = "rotary";
     WANT(a->x, backend->real, ANY, ANY, ANY, ANY);
     WANT(a->positions, LT_I32, a->x.shape[0] * a->x.shape[1]);
-    WANT(a->cos, backend->real, ANY, ANY);
+    WANT(a->cos, backend->statistics, ANY, ANY);
     WANT_LIKE(a->sin, a->cos);
     REFUSE_IF(2 * a->cos.shape[1] > a->x.shape[3], "rotary_dim is larger than head_dim");
     return LT_OK;
@@ -232,6 +255,7 @@ lt_status lt_check_activation_forward(const lt_backend *backend, const lt_activa
 {
     const char *operation = "activation_forward";
     int64_t rows = 0;
+    REFUSE_IF(a->activation == LT_ACTIVATION_SWIGLU, "SWIGLU is an operation of its own");
     LT_TRY(check_rows(operation, backend, &a->x, &rows, err));
     WANT_LIKE(a->y, a->x);
     return LT_OK;
@@ -242,6 +266,7 @@ lt_status lt_check_activation_backward(const lt_backend *backend,
 {
     const char *operation = "activation_backward";
     int64_t rows = 0;
+    REFUSE_IF(a->activation == LT_ACTIVATION_SWIGLU, "SWIGLU is an operation of its own");
     LT_TRY(check_rows(operation, backend, &a->x, &rows, err));
     WANT_LIKE(a->dy, a->x);
     WANT_LIKE(a->dx, a->x);
@@ -289,8 +314,8 @@ lt_status lt_check_embedding_backward(const lt_backend *backend,
     WANT(a->dy, backend->real, ANY, ANY);
     WANT(a->ids, LT_I32, rows);
     MAY(a->positions, LT_I32, rows);
-    MAY(a->dtoken_table, backend->real, ANY, dim);
-    MAY(a->dposition_table, backend->real, ANY, dim);
+    MAY(a->dtoken_table, gradient_dtype(backend, &a->dtoken_table), ANY, dim);
+    MAY(a->dposition_table, gradient_dtype(backend, &a->dposition_table), ANY, dim);
     REFUSE_IF(rows > 0 && a->dposition_table.data && !a->positions.data,
               "a position table needs positions");
     return LT_OK;
@@ -335,10 +360,37 @@ lt_status lt_check_cross_entropy(const lt_backend *backend, const lt_cross_entro
 {
     const char *operation = "cross_entropy";
     int64_t rows = a->logits.shape[0];
-    WANT(a->logits, backend->real, ANY, ANY);
+    WANT(a->logits, backend->statistics, ANY, ANY);
     WANT(a->targets, LT_I32, rows);
-    WANT(a->loss, backend->real, rows);
+    WANT(a->loss, backend->statistics, rows);
     MAY(a->correct, LT_I32, rows);
+    MAY(a->gradient, backend->real, rows, a->logits.shape[1]);
+    return LT_OK;
+}
+
+lt_status lt_check_sum_losses(const lt_backend *backend, const lt_sum_losses_args *a, lt_err *err)
+{
+    const char *operation = "sum_losses";
+    int64_t rows = a->loss.shape[0];
+    WANT(a->loss, backend->statistics, ANY);
+    WANT(a->targets, LT_I32, rows);
+    WANT(a->correct, LT_I32, rows);
+    WANT(a->totals, LT_F64, 3);
+    return LT_OK;
+}
+
+lt_status lt_check_sample_tokens(const lt_backend *backend, const lt_sample_tokens_args *a,
+                                 lt_err *err)
+{
+    const char *operation = "sample_tokens";
+    int64_t rows = a->logits.shape[0];
+    (void)backend;
+    WANT(a->logits, LT_F32, ANY, ANY);
+    MAY(a->history, LT_I32, rows, ANY);
+    WANT(a->history_count, LT_I32, rows);
+    WANT(a->sequence, LT_I32, rows);
+    WANT(a->ids, LT_I32, rows);
+    REFUSE_IF(rows > 0 && a->logits.shape[1] == 0, "there is nothing to choose from");
     return LT_OK;
 }
 
@@ -385,7 +437,7 @@ lt_status lt_check_scale_columns(const lt_backend *backend, const lt_scale_colum
     int64_t n = a->x.shape[1];
     WANT(a->x, backend->real, ANY, ANY);
     WANT_LIKE(a->y, a->x);
-    WANT(a->scale, backend->real, n);
+    WANT(a->scale, backend->statistics, n);
     MAY(a->bias, backend->real, n);
     MAY_LIKE(a->residual, a->x);
     return LT_OK;
@@ -398,9 +450,9 @@ lt_status lt_check_dora_norm(const lt_backend *backend, const lt_dora_norm_args 
     WANT(a->weight, weight_dtype(backend, &a->weight), ANY, ANY);
     WANT(a->a, backend->real, ANY, in);
     WANT(a->b, backend->real, out, rank);
-    WANT(a->norm, backend->real, out);
+    WANT(a->norm, backend->statistics, out);
     MAY(a->magnitude, backend->real, out);
-    MAY(a->scale, backend->real, out);
+    MAY(a->scale, backend->statistics, out);
     REFUSE_IF(out > 0 && !a->magnitude.data != !a->scale.data, "magnitude and scale come together");
     return LT_OK;
 }
@@ -412,8 +464,8 @@ lt_status lt_check_dora_backward(const lt_backend *backend, const lt_dora_backwa
     int64_t n = a->dy.shape[1];
     WANT(a->dy, backend->real, ANY, ANY);
     WANT_LIKE(a->z, a->dy);
-    WANT(a->norm, backend->real, n);
-    WANT(a->dmagnitude, backend->real, n);
+    WANT(a->norm, backend->statistics, n);
+    WANT(a->dmagnitude, gradient_dtype(backend, &a->dmagnitude), n);
     return LT_OK;
 }
 
@@ -437,7 +489,7 @@ lt_status lt_check_convert(const lt_backend *backend, const lt_convert_args *a, 
 lt_status lt_check_sum_squares(const lt_backend *backend, const lt_sum_squares_args *a, lt_err *err)
 {
     const char *operation = "sum_squares";
-    WANT(a->x, backend->real, ANY);
+    WANT(a->x, gradient_dtype(backend, &a->x), ANY);
     WANT(a->result, LT_F64, 1);
     return LT_OK;
 }
@@ -452,13 +504,29 @@ lt_status lt_check_clip_scale(const lt_backend *backend, const lt_clip_scale_arg
     return LT_OK;
 }
 
+static lt_status check_moment(const lt_backend *backend, const lt_adamw_args *a, lt_err *err)
+{
+    const char *operation = "adamw";
+    int64_t n = a->weight.shape[0];
+    int64_t blocks = (n + LT_QUANTISED_BLOCK - 1) / LT_QUANTISED_BLOCK;
+    bool quantised = a->m.dtype == LT_U8, half = a->m.dtype == LT_BF16;
+    lt_dtype dtype = quantised || half ? a->m.dtype : backend->statistics;
+    WANT(a->m, dtype, n);
+    WANT(a->v, dtype, n);
+    if (!quantised) return LT_OK;
+    WANT(a->m_scale, LT_F32, blocks);
+    WANT(a->v_scale, LT_F32, blocks);
+    return LT_OK;
+}
+
 lt_status lt_check_adamw(const lt_backend *backend, const lt_adamw_args *a, lt_err *err)
 {
     const char *operation = "adamw";
-    WANT(a->weight, backend->real, ANY);
-    WANT_LIKE(a->gradient, a->weight);
-    WANT_LIKE(a->m, a->weight);
-    WANT_LIKE(a->v, a->weight);
+    int64_t n = a->weight.shape[0];
+    WANT(a->weight, backend->statistics, ANY);
+    WANT(a->gradient, a->gradient.dtype == LT_BF16 ? LT_BF16 : backend->statistics, n);
+    MAY(a->rounded, LT_BF16, n);
+    LT_TRY(check_moment(backend, a, err));
     WANT(a->scale, LT_F32, 1);
     REFUSE_IF(a->step < 1, "step counts from 1");
     return LT_OK;

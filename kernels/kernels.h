@@ -8,11 +8,20 @@
  * Conventions. Matrices are row-major; a dimension written in a shape comment is exact unless "or
  * absent" is said; an absent tensor has data == NULL. Backward: gradients of parameters are added
  * to (`+=`), gradients of activations are written (`=`), the residual stream is added to where its
- * line says so. `real` below is the backend's number type: f32, or f64 in the reference backend for
- * gradient checks. Statistics and losses are `real` too. Sums have a fixed order for a given thread
- * count: same inputs, same threads, same bits. */
+ * line says so. Sums have a fixed order for a given thread count or GPU: same inputs, same bits.
+ *
+ * Number types below:
+ *   `real`        weights and activations: f32; bf16 on a GPU unless f32 is asked for; f64 in the
+ *                 reference backend for gradient checks
+ *   `statistics`  norm statistics, log-sum-exps, rotary tables, logits, losses: f32, or f64 with
+ *                 real f64. Sums are never shorter than this
+ *   `gradient`    gradients of parameters: real, or f32 where real is bf16 */
 #ifndef LT_KERNELS_H
 #define LT_KERNELS_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -66,6 +75,7 @@ typedef enum lt_activation {
     LT_ACTIVATION_SILU,      /* x / (1 + exp(-x)): "silu", "swish" */
     LT_ACTIVATION_RELU,
     LT_ACTIVATION_TANH,
+    LT_ACTIVATION_SWIGLU, /* matmul only: [gate | up] to silu(gate) * up, half as wide */
 } lt_activation;
 
 typedef enum lt_matmul_layout {
@@ -76,7 +86,14 @@ typedef enum lt_matmul_layout {
 
 /* v = a*b + a_extra*b_extra + bias; `preactivation` = v; c = activation(v) + residual, or with
  * `accumulate` c += that. Rows may be strided. c may alias residual, nothing else. Any of m, n, k
- * may be 0 (k == 0: the product is 0).
+ * may be 0 (k == 0: the product is 0). An activation is taken of v as rounded to real, so that the
+ * bits are those of activation_forward on a stored v.
+ *
+ * SWIGLU: v, bias and preactivation (required) have 2n columns, c has n; NT, without residual and
+ * accumulate.
+ *
+ * c is real; where real is bf16 it may be f32 instead (gradients of weights, logits): then with
+ * bias and accumulate at most.
  *
  * The extra pair lengthens k: [a | a_extra] times [b | b_extra], in one product. That is how a
  * low-rank update is part of its matrix (Hu et al., "LoRA", 2021). Not for TN; with an activation
@@ -85,9 +102,9 @@ typedef enum lt_matmul_layout {
  * b, and b alone, may be bf16 (NT and NN): frozen weights at half the memory, sums in `real`. */
 typedef struct lt_matmul_args {
     lt_matmul_layout layout;
-    lt_tensor c;                /* [m, n] */
+    lt_tensor c;                /* [m, n]; real or f32 */
     lt_tensor a, b;             /* shapes by layout; b real or bf16 */
-    lt_tensor a_extra, b_extra; /* as a and b with a k of their own; both or neither */
+    lt_tensor a_extra, b_extra; /* as a and b with a k of their own, both real; both or neither */
     lt_tensor bias;             /* [n] or absent */
     lt_tensor residual;         /* [m, n] or absent */
     lt_tensor preactivation;    /* [m, n] or absent */
@@ -97,7 +114,7 @@ typedef struct lt_matmul_args {
 
 /* dbias[n] += sum over rows of dy[rows, n] */
 typedef struct lt_bias_backward_args {
-    lt_tensor dbias; /* [n] */
+    lt_tensor dbias; /* gradient [n] */
     lt_tensor dy;    /* [rows, n] */
 } lt_bias_backward_args;
 
@@ -125,7 +142,7 @@ typedef struct lt_attention_args {
     lt_tensor q;         /* [batch, q_len, heads, head_dim], rows strided as in a packed QKV */
     lt_tensor k, v;      /* [batch, kv_len, kv_heads, head_dim] */
     lt_tensor out;       /* [batch, q_len, heads, head_dim] */
-    lt_tensor lse;       /* real [batch, heads, q_len]; may be absent in forward */
+    lt_tensor lse;       /* statistics [batch, heads, q_len]; may be absent in forward */
     lt_tensor offset;    /* i32 [batch] or absent: 0 */
     lt_tensor first_key; /* i32 [batch, q_len] or absent: 0 */
     int64_t window;
@@ -151,8 +168,8 @@ typedef struct lt_norm_args {
     lt_tensor residual, sum; /* like x, both or neither */
     lt_tensor weight;        /* [dim] */
     lt_tensor bias;          /* [dim] or absent; layer norm only */
-    lt_tensor mean;          /* real [rows * groups], layer norm only; may be absent in inference */
-    lt_tensor rstd;          /* real [rows * groups]; may be absent in inference */
+    lt_tensor mean; /* statistics [rows * groups], layer norm only; may be absent in inference */
+    lt_tensor rstd; /* statistics [rows * groups]; may be absent in inference */
     double eps;
 } lt_norm_args;
 
@@ -163,7 +180,7 @@ typedef struct lt_norm_backward_args {
     lt_tensor dy;         /* like x */
     lt_tensor dx; /* like x; `=`, or `+=` with accumulate (the residual stream). May alias dy unless
                      accumulate */
-    lt_tensor dweight, dbias; /* [dim], += ; absent when frozen */
+    lt_tensor dweight, dbias; /* gradient [dim], += ; absent when frozen */
     bool accumulate;
 } lt_norm_backward_args;
 
@@ -173,7 +190,7 @@ typedef struct lt_norm_backward_args {
 typedef struct lt_rotary_args {
     lt_tensor x;         /* [batch, length, heads, head_dim], strided */
     lt_tensor positions; /* i32 [batch * length] */
-    lt_tensor cos, sin;  /* real [max_position, rotary_dim / 2] */
+    lt_tensor cos, sin;  /* statistics [max_position, rotary_dim / 2] */
     bool inverse;
 } lt_rotary_args;
 
@@ -209,12 +226,12 @@ typedef struct lt_embedding_args {
     lt_tensor positions;      /* i32 [rows] or absent */
     lt_tensor position_table; /* [max_position, dim] or absent */
 } lt_embedding_args;
-/* dtoken_table[ids[r]] += dy[r], dposition_table[positions[r]] += dy[r], in row order. Absent
- * tables are frozen. */
+/* dtoken_table[ids[r]] += dy[r], dposition_table[positions[r]] += dy[r], in row order; rows of the
+ * tables may be strided. Absent tables are frozen. */
 typedef struct lt_embedding_backward_args {
     lt_tensor dy;
     lt_tensor ids, positions;
-    lt_tensor dtoken_table, dposition_table;
+    lt_tensor dtoken_table, dposition_table; /* gradient */
 } lt_embedding_backward_args;
 
 /* gather_rows: y[i] = x[index[i]].  scatter_rows: y = 0, then y[index[i]] = x[i] (indices
@@ -231,17 +248,49 @@ typedef struct lt_cache_append_args {
     lt_tensor offset;           /* i32 [batch]; offset[b] + length <= capacity */
 } lt_cache_append_args;
 
-/* loss[r] = logsumexp(logits[r]) - logits[r, target[r]]; 0 where the target is LT_IGNORE. With
- * `gradient` the logits are replaced by softmax(logits) - onehot(target) (0 where ignored): the
- * gradient of the SUM of losses. `correct[r]` is 1 where the target is the (first) largest logit,
- * else 0. */
+/* loss[r] = logsumexp(logits[r]) - logits[r, target[r]]; 0 where the target is LT_IGNORE.
+ * `gradient` gets softmax(logits) - onehot(target) (0 where ignored): the gradient of the SUM of
+ * losses. It may be the memory of the logits, each row starting where that row of logits does; rows
+ * are worked on from left to right. `correct[r]` is 1 where the target is the (first) largest
+ * logit, else 0. */
 typedef struct lt_cross_entropy_args {
-    lt_tensor logits;  /* [rows, vocab] */
-    lt_tensor targets; /* i32 [rows] */
-    lt_tensor loss;    /* real [rows] */
-    lt_tensor correct; /* i32 [rows] or absent */
-    bool gradient;
+    lt_tensor logits;   /* statistics [rows, vocab] */
+    lt_tensor targets;  /* i32 [rows] */
+    lt_tensor loss;     /* statistics [rows] */
+    lt_tensor correct;  /* i32 [rows] or absent */
+    lt_tensor gradient; /* real [rows, vocab] or absent; rows strided */
 } lt_cross_entropy_args;
+
+/* totals += (sum of loss, rows whose target is not LT_IGNORE, sum of correct), in f64 over fixed
+ * chunks added in order. So losses stay on the device until somebody wants to see them. */
+typedef struct lt_sum_losses_args {
+    lt_tensor loss;    /* statistics [rows] */
+    lt_tensor targets; /* i32 [rows] */
+    lt_tensor correct; /* i32 [rows] */
+    lt_tensor totals;  /* f64 [3] */
+} lt_sum_losses_args;
+
+/* How the next token is chosen from its logits; the zero value: the most likely one. */
+typedef struct lt_sampling {
+    double temperature;        /* 0: greedy */
+    int64_t top_k;             /* 0: off */
+    double top_p;              /* 0 or 1: off */
+    double min_p;              /* 0: off */
+    double repetition_penalty; /* 0 or 1: off */
+    uint64_t seed;
+} lt_sampling;
+
+/* ids[r]: the choice from logits[r], a pure function of them, the settings, sequence[r] and
+ * history_count[r]. Logits are used up. Order and rules: repetition penalty on the ids of the
+ * history, temperature, top_k, top_p, min_p, a draw; ties go to the lower id. */
+typedef struct lt_sample_tokens_args {
+    lt_tensor logits;        /* f32 [rows, vocab] */
+    lt_tensor history;       /* i32 [rows, capacity]: ids so far; absent: none are penalised */
+    lt_tensor history_count; /* i32 [rows] */
+    lt_tensor sequence;      /* i32 [rows]: which random numbers */
+    lt_tensor ids;           /* i32 [rows] */
+    lt_sampling sampling;
+} lt_sample_tokens_args;
 
 /* y = dropout(x), contiguous, y may alias x. Backward is the same operation on the gradient. */
 typedef struct lt_dropout_args {
@@ -264,7 +313,7 @@ typedef struct lt_scale_args {
  * Rows may be strided; y may alias x or residual. */
 typedef struct lt_scale_columns_args {
     lt_tensor x, y;     /* [rows, n] */
-    lt_tensor scale;    /* [n] */
+    lt_tensor scale;    /* statistics [n] */
     lt_tensor bias;     /* [n] or absent */
     lt_tensor residual; /* [rows, n] or absent */
     double shift;
@@ -279,16 +328,16 @@ typedef struct lt_dora_norm_args {
     lt_tensor weight;    /* [out, in]; real or bf16 */
     lt_tensor a, b;      /* [r, in], [out, r] */
     lt_tensor magnitude; /* [out] or absent: then only norm is written */
-    lt_tensor norm;      /* [out] */
-    lt_tensor scale;     /* [out], with magnitude */
+    lt_tensor norm;      /* statistics [out] */
+    lt_tensor scale;     /* statistics [out], with magnitude */
     double scaling;
 } lt_dora_norm_args;
 
 /* dmagnitude[j] += sum over i of dy[i,j] z[i,j] / norm[j], where y = magnitude / norm z. */
 typedef struct lt_dora_backward_args {
     lt_tensor dy, z;      /* [rows, n], strided */
-    lt_tensor norm;       /* [n] */
-    lt_tensor dmagnitude; /* [n] */
+    lt_tensor norm;       /* statistics [n] */
+    lt_tensor dmagnitude; /* gradient [n] */
 } lt_dora_backward_args;
 
 /* y = 0. Contiguous. */
@@ -304,7 +353,7 @@ typedef struct lt_convert_args {
 
 /* result[0] += sum of x[i]^2, in double, over fixed chunks added in order. */
 typedef struct lt_sum_squares_args {
-    lt_tensor x;      /* [n] */
+    lt_tensor x;      /* real or gradient [n] */
     lt_tensor result; /* f64 [1] */
 } lt_sum_squares_args;
 
@@ -321,12 +370,29 @@ typedef struct lt_clip_scale_args {
 /* AdamW (Loshchilov and Hutter, 2019; arithmetic as torch.optim.AdamW), g = scale * gradient:
  *   w *= 1 - lr weight_decay;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
  *   w -= lr / (1 - beta1^step) * m / (sqrt(v) / sqrt(1 - beta2^step) + eps)
- * A scale that is not finite leaves w, m, v untouched. */
+ * A scale that is not finite leaves everything untouched.
+ *
+ * m and v are statistics (f32), or bf16, or u8:
+ *   bf16  stochastically rounded (the mean of the rounded is the number): element i adds the low 16
+ *         bits of word i % 4 (m) or its high 16 bits (v) of Philox block i / 4 of (seed, stream) to
+ *         the f32's bits, then cuts off its lower half. i counts from `first_element`
+ *   u8    block-wise (Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022): of
+ *         LT_QUANTISED_BLOCK elements, the largest magnitude s is an f32 in m_scale, v_scale;
+ *         m = s sign(q) (|q| / 127)^2 with q = code - 128; v = s (code / 255)^4. Rounded to the
+ *         nearest root, but a v above 0 never to 0, so that no division blows up. Blocks count
+ *         from the tensors' start; zero bytes are the state before the first step */
+#define LT_QUANTISED_BLOCK 256
 typedef struct lt_adamw_args {
-    lt_tensor weight, gradient, m, v; /* [n] */
-    lt_tensor scale;                  /* f32 [1] */
+    lt_tensor weight;           /* statistics [n]: where real is bf16, the f32 master weights */
+    lt_tensor rounded;          /* bf16 [n] or absent: weight to nearest, what the passes read */
+    lt_tensor gradient;         /* real or gradient [n] */
+    lt_tensor m, v;             /* [n] */
+    lt_tensor m_scale, v_scale; /* f32 [ceil(n / LT_QUANTISED_BLOCK)], with u8 only */
+    lt_tensor scale;            /* f32 [1] */
     double learning_rate, beta1, beta2, epsilon, weight_decay;
-    int64_t step; /* 1 for the first */
+    int64_t step;          /* 1 for the first */
+    uint64_t seed, stream; /* bf16: of the rounding, a stream for each step */
+    int64_t first_element;
 } lt_adamw_args;
 
 /* --- The table
@@ -353,6 +419,8 @@ typedef struct lt_adamw_args {
     X(scatter_rows, lt_rows_args)                       \
     X(cache_append, lt_cache_append_args)               \
     X(cross_entropy, lt_cross_entropy_args)             \
+    X(sum_losses, lt_sum_losses_args)                   \
+    X(sample_tokens, lt_sample_tokens_args)             \
     X(dropout, lt_dropout_args)                         \
     X(add, lt_add_args)                                 \
     X(scale, lt_scale_args)                             \
@@ -374,31 +442,59 @@ typedef struct lt_ops {
 
 typedef enum lt_device { LT_DEVICE_CPU, LT_DEVICE_CUDA } lt_device;
 
+/* Operations recorded once, to be run again with one launch: a CUDA graph. */
+typedef struct lt_recording lt_recording;
+
 /* One device with its operations. Read the fields, change none. */
 struct lt_backend {
-    const char *name; /* "cpu-avx512": printed at start and stored in checkpoints */
+    const char *name; /* "cpu-avx512", "cuda-sm90-bf16": printed at start, stored in checkpoints */
     lt_device device;
-    lt_dtype real; /* number type of weights and activations */
+    lt_dtype real;       /* number type of weights and activations */
+    lt_dtype statistics; /* of statistics and losses */
     int threads;
     lt_memory memory; /* for arenas on this device */
+    /* Bytes of that memory that can be had now; UINT64_MAX when the device does not say. */
+    uint64_t (*available_memory)(const lt_backend *backend);
     /* Host to device and back; on the CPU plain copies. The device-side address is the one that
-     * came from `memory`. */
+     * came from `memory`. After upload the host's memory may be changed at once, though the device
+     * may get the bytes later, in order with the operations; download waits for them. */
     lt_status (*upload)(const lt_backend *backend, void *to, const void *from, size_t bytes,
                         lt_err *err);
     lt_status (*download)(const lt_backend *backend, void *to, const void *from, size_t bytes,
                           lt_err *err);
+    /* Waits for everything and reports what went wrong in it. */
+    lt_status (*synchronize)(const lt_backend *backend, lt_err *err);
+    /* Between begin and end, operations are recorded instead of run; no upload or download. Replay
+     * runs them on the same tensors, with what these hold then. NULL: this device does not record.
+     */
+    lt_status (*record_begin)(const lt_backend *backend, lt_err *err);
+    lt_status (*record_end)(const lt_backend *backend, lt_recording **out, lt_err *err);
+    lt_status (*replay)(const lt_backend *backend, const lt_recording *recording, lt_err *err);
+    void (*recording_free)(const lt_backend *backend, lt_recording *recording);
     lt_ops ops;
-    void *state; /* private to the backend: packing buffers */
+    void *state; /* private to the backend: packing buffers, streams */
 };
+
+/* Whose matrix products a GPU uses: ours, cuBLAS's, or by shape whichever was measured faster. */
+typedef enum lt_matmul_choice {
+    LT_MATMUL_AUTO,
+    LT_MATMUL_NATIVE,
+    LT_MATMUL_CUBLAS
+} lt_matmul_choice;
 
 typedef struct lt_backend_settings {
     lt_device device;
-    const char *isa; /* "ref", "avx2", "avx512"; NULL: LATHE_ISA from the environment, else the best
-                        this machine has */
-    int threads;     /* 0: OMP_NUM_THREADS or all cores */
+    const char *isa; /* CPU: "ref", "avx2", "avx512"; NULL: LATHE_ISA from the environment, else the
+                        best this machine has */
+    int threads;     /* CPU: 0: OMP_NUM_THREADS or all cores */
+    int index;       /* CUDA: which GPU */
+    bool half;       /* CUDA: real is bf16, else f32 */
+    bool plan_only;  /* the number types and nothing else: plans memory where the device is not */
+    lt_matmul_choice matmul;
 } lt_backend_settings;
 
-/* An ISA that this machine lacks, or an unknown name, is LT_ERR_USAGE. */
+/* An ISA that this machine lacks, or an unknown name, is LT_ERR_USAGE; a GPU that can not be used
+ * is LT_ERR_UNSUPPORTED and says why. */
 lt_status lt_backend_create(const lt_backend_settings *settings, lt_backend **out, lt_err *err);
 /* The reference operations with `real` = double, single-threaded: for gradient checks. */
 lt_status lt_backend_create_double(lt_backend **out, lt_err *err);
@@ -410,5 +506,9 @@ void lt_backend_free(lt_backend *backend);
     lt_status lt_##name(const lt_backend *backend, const args *a, lt_err *err);
 LT_OPERATIONS(LT_CALL)
 #undef LT_CALL
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

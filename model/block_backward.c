@@ -149,8 +149,11 @@ static lt_status add_prefix_gradient(const block_backward *b, const lt_group *gr
     LT_TRY(lt_zero(pass->backend, &(lt_zero_args){.y = sum}, err));
     LT_TRY(
         lt_bias_backward(pass->backend, &(lt_bias_backward_args){.dbias = sum, .dy = each}, err));
-    sum = lt_tensor_2d(sum.data, sum.dtype, count, kv_width);
-    return lt_add(pass->backend, &(lt_add_args){.a = to, .b = sum, .y = to}, err);
+    lt_embedding_backward_args add = {.dy = lt_tensor_2d(sum.data, sum.dtype, count, kv_width),
+                                      .ids =
+                                          lt_tensor_slice(pass->workspace->room.order, 0, 0, count),
+                                      .dtoken_table = to};
+    return lt_embedding_backward(pass->backend, &add, err);
 }
 
 /* d_keys and d_values have the virtual tokens in front of every row: takes them apart. */

@@ -274,17 +274,10 @@ static lt_status add_branch(const lt_pass *pass, const lt_linear_args *args, int
                   err);
 }
 
-/* Activation is a step of its own though the product could do it on the way: backward may have to
- * do it again from `up` alone, and must get the very same bits. */
-static lt_status activate(const lt_pass *pass, const lt_block_activations *a, lt_err *err)
+static lt_activation activation_of(const lt_pass *pass)
 {
     const lt_model_config *c = &pass->model->config;
-    if (c->gated_mlp)
-        return lt_swiglu_forward(pass->backend,
-                                 &(lt_swiglu_args){.gate_up = a->up, .y = a->activated}, err);
-    return lt_activation_forward(
-        pass->backend,
-        &(lt_activation_args){.activation = c->activation, .x = a->up, .y = a->activated}, err);
+    return c->gated_mlp ? LT_ACTIVATION_SWIGLU : c->activation;
 }
 
 /* All but the last product, which backward has no use for. */
@@ -304,8 +297,15 @@ static lt_status forward_to_activated(const lt_pass *pass, const lt_block_view *
                                 .y = a->middle};
     LT_TRY(add_branch(pass, &out, LT_SITE_ATTENTION_OUT, err));
     if (!parallel) LT_TRY(norm2(pass, w, a, err));
-    LT_TRY(project(pass, layer, LT_LINEAR_UP, a->norm2, w->up_weight, w->up_bias, a->up, err));
-    return activate(pass, a, err);
+    const lt_linear_args up = {.layer = layer,
+                               .which = LT_LINEAR_UP,
+                               .x = a->norm2,
+                               .weight = w->up_weight,
+                               .bias = w->up_bias,
+                               .y = a->up,
+                               .activation = activation_of(pass),
+                               .activated = a->activated};
+    return lt_linear_forward(pass, &up, err);
 }
 
 lt_status lt_block_forward(const lt_pass *pass, int64_t layer, lt_err *err)
@@ -333,7 +333,7 @@ lt_status lt_block_recompute(const lt_pass *pass, int64_t layer, lt_err *err)
     case LT_RECOMPUTE_SELECTIVE:
         LT_TRY(norm1(pass, &w, &a, err));
         LT_TRY(norm2(pass, &w, &a, err));
-        return activate(pass, &a, err);
+        return lt_activate(pass, activation_of(pass), a.up, a.activated, err);
     case LT_RECOMPUTE_BLOCK:
         return forward_to_activated(pass, &w, &a, layer, err);
     }

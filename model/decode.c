@@ -1,208 +1,18 @@
 /* Decoding with a cache of keys and values: the same blocks, fed only what is new.
  *
  * Rows may take different numbers of new ids. Nothing is padded: the new ids of all rows form one
- * flat list, and attention runs once for each run of neighbouring rows with equal counts. */
-#include <stdlib.h>
+ * flat list, and attention runs once for each run of neighbouring rows with equal counts.
+ *
+ * On a device that records (a GPU), a step of one new id a row that comes a second time in the same
+ * shape is recorded, and replayed with one launch from then on (recordings.c). All that differs
+ * between such steps is in tensors that are uploaded before it. */
 #include <string.h>
 
 #include "base/checked.h"
 #include "model/adapters/internal.h"
+#include "model/recordings.h"
 
-/* --- Cache ----------------------------------------------------------------------------------- */
-
-static void carve_cache(lt_kv_cache *cache)
-{
-    const lt_model_config *c = &cache->model->config;
-    lt_dtype real = cache->model->backend->real;
-    size_t count = (size_t)(cache->rows * cache->capacity * c->num_key_value_heads * c->head_dim);
-    for (int64_t i = 0; i < c->num_hidden_layers; i++) {
-        void *k = lt_arena_alloc(&cache->arena, count, lt_dtype_size(real));
-        void *v = lt_arena_alloc(&cache->arena, count, lt_dtype_size(real));
-        cache->k[i] = lt_tensor_4d(k, real, cache->rows, cache->capacity, c->num_key_value_heads,
-                                   c->head_dim);
-        cache->v[i] = lt_tensor_4d(v, real, cache->rows, cache->capacity, c->num_key_value_heads,
-                                   c->head_dim);
-    }
-}
-
-lt_status lt_kv_cache_create(const lt_model *model, int64_t rows, int64_t capacity,
-                             lt_kv_cache **out, lt_err *err)
-{
-    lt_status status = LT_OK;
-    size_t layers = (size_t)model->config.num_hidden_layers, bytes;
-    *out = NULL;
-    if (rows < 1 || capacity < 1 || capacity > model->config.max_position_embeddings)
-        return lt_fail(err, LT_ERR_LIMIT,
-                       "a cache of %lld rows of %lld tokens is not possible: the model sees %lld "
-                       "positions",
-                       (long long)rows, (long long)capacity,
-                       (long long)model->config.max_position_embeddings);
-    lt_kv_cache *cache = calloc(1, sizeof *cache);
-    if (!cache) return lt_fail_nomem(err, sizeof *cache, "the key/value cache");
-    *cache = (lt_kv_cache){
-        .model = model, .adapter_count = model->adapter_count, .rows = rows, .capacity = capacity};
-    cache->k = calloc(layers, sizeof *cache->k);
-    cache->v = calloc(layers, sizeof *cache->v);
-    cache->lengths = calloc((size_t)rows, sizeof *cache->lengths);
-    cache->adapters = calloc((size_t)rows, sizeof *cache->adapters);
-    cache->groups = calloc((size_t)rows, sizeof *cache->groups);
-    cache->spans = calloc((size_t)rows, sizeof *cache->spans);
-    cache->head_spans = calloc((size_t)rows, sizeof *cache->head_spans);
-    cache->prefixes = calloc((size_t)model->adapter_count + 1, sizeof *cache->prefixes);
-    if (!cache->k || !cache->v || !cache->lengths || !cache->adapters || !cache->groups ||
-        !cache->spans || !cache->head_spans || !cache->prefixes ||
-        !lt_mul_size((size_t)rows, (size_t)capacity, &bytes) || bytes > (size_t)1 << 31) {
-        status = lt_fail_nomem(err, (unsigned long long)rows, "the key/value cache's rows");
-        goto done;
-    }
-    lt_arena_measure(&cache->arena, "key/value cache");
-    carve_cache(cache);
-    bytes = cache->arena.used;
-    LT_TRY_GOTO(
-        status,
-        lt_arena_reserve(&cache->arena, "key/value cache", bytes, model->backend->memory, err),
-        done);
-    carve_cache(cache);
-    *out = cache;
-    cache = NULL;
-done:
-    lt_kv_cache_free(cache);
-    return status;
-}
-
-void lt_kv_cache_free(lt_kv_cache *cache)
-{
-    if (!cache) return;
-    for (int i = 0; cache->prefixes && i < cache->adapter_count; i++)
-        lt_kv_cache_free(cache->prefixes[i]);
-    lt_arena_release(&cache->arena);
-    free(cache->prefixes);
-    free(cache->k);
-    free(cache->v);
-    free(cache->lengths);
-    free(cache->adapters);
-    free(cache->groups);
-    free(cache->spans);
-    free(cache->head_spans);
-    free(cache);
-}
-
-int64_t lt_kv_cache_length(const lt_kv_cache *cache, int64_t row)
-{
-    return cache->lengths[row];
-}
-
-void lt_kv_cache_truncate(lt_kv_cache *cache, int64_t row, int64_t length)
-{
-    if (length < cache->lengths[row]) cache->lengths[row] = lt_max_i64(length, 0);
-}
-
-/* --- Virtual tokens -------------------------------------------------------------------------- */
-
-/* A cache of one row with the virtual tokens of `adapter` in it: the table is copied (a prefix), or
- * run through the blocks (a prompt). */
-static lt_status fill_prefix(lt_kv_cache *cache, lt_workspace *ws, const lt_adapter *adapter,
-                             lt_err *err)
-{
-    const lt_model *model = cache->model;
-    int64_t count = adapter->virtual_tokens;
-    lt_group group = {.rows = 1, .length = count, .kv_length = count};
-    lt_span span = {.count = count};
-    lt_pass pass = {.model = model,
-                    .backend = model->backend,
-                    .workspace = ws,
-                    .tokens = count,
-                    .adapter = adapter,
-                    .groups = &group,
-                    .group_count = 1,
-                    .spans = &span,
-                    .span_count = 1,
-                    .cache = cache};
-    for (int64_t i = 0; i < count; i++)
-        ws->host_positions[i] = (int32_t)i;
-    ws->host_offset[0] = 0;
-    LT_TRY(model->backend->upload(model->backend, ws->positions.data, ws->host_positions,
-                                  (size_t)count * sizeof(int32_t), err));
-    LT_TRY(model->backend->upload(model->backend, ws->offset.data, ws->host_offset, sizeof(int32_t),
-                                  err));
-    if (adapter->method->runs_tokens) {
-        pass.virtual_tokens = count;
-        return lt_stack_forward(&pass, err);
-    }
-    if (adapter->method->begin) LT_TRY(adapter->method->begin(&pass, adapter, err));
-    for (int64_t layer = 0; layer < model->config.num_hidden_layers; layer++) {
-        lt_tensor keys, values;
-        lt_prefix_of(&pass, NULL, layer, &group, &keys, &values);
-        lt_cache_append_args append = {.k = keys,
-                                       .v = values,
-                                       .k_cache = cache->k[layer],
-                                       .v_cache = cache->v[layer],
-                                       .offset = lt_tensor_slice(ws->offset, 0, 0, 1)};
-        append.k = lt_for_all_rows(keys, 1);
-        append.v = lt_for_all_rows(values, 1);
-        LT_TRY(lt_cache_append(model->backend, &append, err));
-    }
-    return LT_OK;
-}
-
-/* The adapter's virtual tokens, computed when they are first asked for. */
-static lt_status prefix_of(lt_kv_cache *cache, const lt_adapter *adapter, const lt_kv_cache **out,
-                           lt_err *err)
-{
-    lt_kv_cache **made = &cache->prefixes[adapter->index];
-    lt_workspace *ws = NULL;
-    lt_status status = LT_OK;
-    if (!*made) {
-        lt_workspace_settings settings = {.rows = 1, .length = adapter->virtual_tokens};
-        LT_TRY(lt_workspace_create(cache->model, &settings, &ws, err));
-        LT_TRY_GOTO(status, lt_kv_cache_create(cache->model, 1, adapter->virtual_tokens, made, err),
-                    done);
-        status = fill_prefix(*made, ws, adapter, err);
-        if (status != LT_OK) {
-            lt_kv_cache_free(*made);
-            *made = NULL;
-        }
-    }
-    *out = *made;
-done:
-    lt_workspace_free(ws);
-    return status;
-}
-
-/* Rows of a cache are contiguous: the first tokens of one are one piece of memory. */
-static lt_status copy_row(const lt_backend *backend, lt_tensor from, lt_tensor to, int64_t row,
-                          lt_err *err)
-{
-    to = lt_tensor_slice(lt_tensor_slice(to, 0, row, 1), 1, 0, from.shape[1]);
-    lt_convert_args copy = {.x = lt_tensor_1d(from.data, from.dtype, lt_tensor_count(from)),
-                            .y = lt_tensor_1d(to.data, to.dtype, lt_tensor_count(to))};
-    return lt_convert(backend, &copy, err);
-}
-
-lt_status lt_kv_cache_start(lt_kv_cache *cache, int64_t row, const lt_adapter *adapter, lt_err *err)
-{
-    const lt_kv_cache *prefix;
-    if (adapter && adapter->index >= cache->adapter_count)
-        return lt_fail(err, LT_ERR_USAGE, "the key/value cache was made before adapter %s",
-                       lt_adapter_name(adapter));
-    cache->lengths[row] = 0;
-    cache->adapters[row] = adapter;
-    int64_t count = lt_adapter_virtual_tokens(adapter);
-    if (count == 0) return LT_OK;
-    if (count > cache->capacity)
-        return lt_fail(err, LT_ERR_LIMIT,
-                       "the %lld virtual tokens of adapter %s are more than the cache's %lld",
-                       (long long)count, lt_adapter_name(adapter), (long long)cache->capacity);
-    LT_TRY(prefix_of(cache, adapter, &prefix, err));
-    for (int64_t layer = 0; layer < cache->model->config.num_hidden_layers; layer++) {
-        LT_TRY(copy_row(cache->model->backend, prefix->k[layer], cache->k[layer], row, err));
-        LT_TRY(copy_row(cache->model->backend, prefix->v[layer], cache->v[layer], row, err));
-    }
-    cache->lengths[row] = count;
-    return LT_OK;
-}
-
-/* --- One step -------------------------------------------------------------------------------- */
+/* --- Laying a step out ------------------------------------------------------------------------ */
 
 static lt_status check_row(const lt_kv_cache *cache, const int32_t *ids, int64_t row, int64_t count,
                            int64_t length, lt_err *err)
@@ -292,6 +102,54 @@ static int64_t list_spans(const lt_kv_cache *cache, const int64_t *counts)
     return spans;
 }
 
+/* --- Running it ------------------------------------------------------------------------------ */
+
+typedef struct decode_step {
+    lt_pass pass;
+    int64_t ends; /* rows with new ids */
+} decode_step;
+
+static lt_status upload(const lt_backend *backend, lt_tensor to, const int32_t *from, int64_t count,
+                        lt_err *err)
+{
+    return backend->upload(backend, to.data, from, (size_t)count * sizeof *from, err);
+}
+
+/* Lays the step out and puts what is new on the device. */
+static lt_status prepare(const lt_model *model, lt_workspace *ws, lt_kv_cache *cache,
+                         const int32_t *ids, const int64_t *counts, int64_t length,
+                         decode_step *out, lt_err *err)
+{
+    const lt_backend *backend = model->backend;
+    int64_t tokens = 0, ends = 0;
+    if (cache->model != model || ws->model != model || ws->adapter_count != model->adapter_count)
+        return lt_fail(err, LT_ERR_USAGE, "cache and workspace belong to another model");
+    LT_TRY(list_ids(ws, cache, ids, counts, length, &tokens, &ends, err));
+    *out = (decode_step){.ends = ends};
+    out->pass = (lt_pass){.model = model,
+                          .backend = backend,
+                          .workspace = ws,
+                          .tokens = tokens,
+                          .groups = cache->groups,
+                          .group_count = group_rows(cache, counts),
+                          .spans = cache->spans,
+                          .head_spans = cache->head_spans,
+                          .span_count = list_spans(cache, counts),
+                          .cache = cache};
+    out->pass.head_span_count = out->pass.span_count;
+    if (tokens == 0) return LT_OK;
+    LT_TRY(upload(backend, ws->ids, ws->host_ids, tokens, err));
+    LT_TRY(upload(backend, ws->positions, ws->host_positions, tokens, err));
+    LT_TRY(upload(backend, ws->offset, ws->host_offset, cache->rows, err));
+    return lt_head_choose(ws, ends, err);
+}
+
+static void advance(lt_kv_cache *cache, const int64_t *counts)
+{
+    for (int64_t row = 0; row < cache->rows; row++)
+        cache->lengths[row] += counts[row];
+}
+
 typedef struct row_sink {
     const lt_backend *backend;
     const int64_t *counts;
@@ -320,35 +178,108 @@ lt_status lt_model_decode(const lt_model *model, lt_workspace *workspace, lt_kv_
                           const int32_t *ids, const int64_t *counts, int64_t length, float *logits,
                           lt_err *err)
 {
-    const lt_backend *backend = model->backend;
-    int64_t tokens = 0, ends = 0;
-    if (cache->model != model || workspace->model != model ||
-        workspace->adapter_count != model->adapter_count)
-        return lt_fail(err, LT_ERR_USAGE, "cache and workspace belong to another model");
-    LT_TRY(list_ids(workspace, cache, ids, counts, length, &tokens, &ends, err));
-    if (tokens == 0) return LT_OK;
-    lt_pass pass = {.model = model,
-                    .backend = backend,
-                    .workspace = workspace,
-                    .tokens = tokens,
-                    .groups = cache->groups,
-                    .group_count = group_rows(cache, counts),
-                    .spans = cache->spans,
-                    .head_spans = cache->head_spans,
-                    .span_count = list_spans(cache, counts),
-                    .cache = cache};
-    pass.head_span_count = pass.span_count;
-    size_t bytes = (size_t)tokens * sizeof(int32_t);
-    LT_TRY(backend->upload(backend, workspace->ids.data, workspace->host_ids, bytes, err));
-    LT_TRY(
-        backend->upload(backend, workspace->positions.data, workspace->host_positions, bytes, err));
-    LT_TRY(backend->upload(backend, workspace->offset.data, workspace->host_offset,
-                           (size_t)cache->rows * sizeof(int32_t), err));
-    LT_TRY(lt_stack_forward(&pass, err));
-    LT_TRY(lt_head_gather(&pass, ends, err));
-    row_sink sink = {backend, counts, logits, model->config.vocab_size, 0};
-    LT_TRY(lt_head_logits(&pass, ends, store_rows, &sink, err));
+    decode_step step;
+    LT_TRY(prepare(model, workspace, cache, ids, counts, length, &step, err));
+    if (step.ends == 0) return LT_OK;
+    LT_TRY(lt_stack_forward(&step.pass, err));
+    LT_TRY(lt_head_gather(&step.pass, step.ends, err));
+    row_sink sink = {model->backend, counts, logits, model->config.vocab_size, 0};
+    LT_TRY(lt_head_logits(&step.pass, step.ends, store_rows, &sink, err));
+    advance(cache, counts);
+    return LT_OK;
+}
+
+/* --- Choosing the next ids on the device ------------------------------------------------------ */
+
+/* For the rows with new ids, side by side: how much they have read, what, and as which sequence. */
+static lt_status upload_rows(lt_kv_cache *cache, const int64_t *counts, const lt_decode_row *rows,
+                             bool histories, lt_err *err)
+{
+    const lt_backend *backend = cache->model->backend;
+    int64_t ends = 0;
+    for (int64_t row = 0; row < cache->rows; row++) {
+        if (counts[row] == 0) continue;
+        if (rows[row].history_count > cache->capacity)
+            return lt_fail(err, LT_ERR_LIMIT, "row %lld: more ids than the cache holds",
+                           (long long)row);
+        lt_tensor to = lt_tensor_slice(cache->history, 0, ends, 1);
+        if (histories) LT_TRY(upload(backend, to, rows[row].history, rows[row].history_count, err));
+        cache->host_rows[ends++] = (int32_t)rows[row].history_count;
+    }
+    LT_TRY(upload(backend, cache->history_count, cache->host_rows, ends, err));
+    ends = 0;
     for (int64_t row = 0; row < cache->rows; row++)
-        cache->lengths[row] += counts[row];
+        if (counts[row] > 0) cache->host_rows[ends++] = (int32_t)rows[row].sequence;
+    return upload(backend, cache->sequence, cache->host_rows, ends, err);
+}
+
+typedef struct chooser {
+    const lt_kv_cache *cache;
+    const lt_sampling *sampling;
+    bool histories;
+} chooser;
+
+static lt_status choose(void *context, int64_t first, int64_t count, lt_tensor logits, lt_err *err)
+{
+    const chooser *c = context;
+    const lt_kv_cache *cache = c->cache;
+    lt_sample_tokens_args args = {.logits = logits,
+                                  .history_count =
+                                      lt_tensor_slice(cache->history_count, 0, first, count),
+                                  .sequence = lt_tensor_slice(cache->sequence, 0, first, count),
+                                  .ids = lt_tensor_slice(cache->next, 0, first, count),
+                                  .sampling = *c->sampling};
+    if (c->histories) args.history = lt_tensor_slice(cache->history, 0, first, count);
+    return lt_sample_tokens(cache->model->backend, &args, err);
+}
+
+static lt_status run_and_choose(const decode_step *step, chooser *c, lt_err *err)
+{
+    LT_TRY(lt_stack_forward(&step->pass, err));
+    LT_TRY(lt_head_gather(&step->pass, step->ends, err));
+    return lt_head_logits(&step->pass, step->ends, choose, c, err);
+}
+
+static lt_status run_or_replay(decode_step *step, chooser *c, lt_kv_cache *cache, lt_err *err)
+{
+    const lt_backend *backend = cache->model->backend;
+    lt_recorded_step *recorded = NULL;
+    if (step->pass.tokens == step->ends && backend->replay)
+        recorded = lt_recordings_find(cache, &step->pass, c->sampling);
+    if (!recorded) return run_and_choose(step, c, err);
+    if (!recorded
+             ->seen) { /* the first time everything is loaded that must not be while recording */
+        recorded->seen = true;
+        return run_and_choose(step, c, err);
+    }
+    if (!recorded->recording) {
+        LT_TRY(backend->record_begin(backend, err));
+        lt_status status = run_and_choose(step, c, err);
+        lt_status ended =
+            backend->record_end(backend, &recorded->recording, status == LT_OK ? err : NULL);
+        if (status != LT_OK || ended != LT_OK) return status != LT_OK ? status : ended;
+    }
+    return backend->replay(backend, recorded->recording, err);
+}
+
+lt_status lt_model_decode_next(const lt_model *model, lt_workspace *workspace, lt_kv_cache *cache,
+                               const int32_t *ids, const int64_t *counts, int64_t length,
+                               const lt_decode_row *rows, const lt_sampling *sampling,
+                               int32_t *next, lt_err *err)
+{
+    const lt_backend *backend = model->backend;
+    double penalty = sampling->repetition_penalty;
+    chooser c = {cache, sampling, penalty != 0 && penalty != 1};
+    decode_step step;
+    LT_TRY(prepare(model, workspace, cache, ids, counts, length, &step, err));
+    if (step.ends == 0) return LT_OK;
+    LT_TRY(upload_rows(cache, counts, rows, c.histories, err));
+    LT_TRY(run_or_replay(&step, &c, cache, err));
+    LT_TRY(backend->download(backend, cache->host_rows, cache->next.data,
+                             (size_t)step.ends * sizeof *next, err));
+    int64_t end = 0;
+    for (int64_t row = 0; row < cache->rows; row++)
+        if (counts[row] > 0) next[row] = cache->host_rows[end++];
+    advance(cache, counts);
     return LT_OK;
 }

@@ -80,9 +80,12 @@ static lt_status embed_backward_virtual(const lt_pass *pass, lt_tensor d_stream,
 {
     lt_tensor d_table = lt_prompt_table_gradient(pass, pass->adapter);
     if (!d_table.data) return LT_OK;
-    lt_add_args add = {
-        .a = d_table, .b = lt_tensor_slice(d_stream, 0, 0, pass->virtual_tokens), .y = d_table};
-    return lt_add(pass->backend, &add, err);
+    int64_t count = pass->virtual_tokens;
+    lt_embedding_backward_args add = {.dy = lt_tensor_slice(d_stream, 0, 0, count),
+                                      .ids =
+                                          lt_tensor_slice(pass->workspace->room.order, 0, 0, count),
+                                      .dtoken_table = d_table};
+    return lt_embedding_backward(pass->backend, &add, err);
 }
 
 /* d_stream is the gradient of the embeddings' sum. */
@@ -150,6 +153,9 @@ static lt_status upload_key_places(const lt_workspace *ws, const lt_batch *batch
     fill(staged, batch->rows, (int32_t)count);
     LT_TRY(upload(ws, ws->room.offsets, staged, batch->rows, err));
     if (!ws->settings.training) return LT_OK;
+    for (int64_t i = 0; i < count; i++)
+        staged[i] = (int32_t)i;
+    LT_TRY(upload(ws, ws->room.order, staged, count, err));
     int64_t tokens = batch->rows * batch->length;
     for (int64_t i = 0; i < tokens; i++) {
         int64_t row = i / batch->length;
@@ -202,21 +208,34 @@ static int64_t list_targets(const lt_pass *pass, lt_workspace *ws, const lt_batc
     return count;
 }
 
-static double loss_at(const lt_workspace *ws, int64_t i)
+lt_status lt_workspace_take_loss(lt_workspace *ws, lt_loss *loss, lt_err *err)
 {
-    return ws->backend->real == LT_F64 ? ((const double *)ws->host_loss)[i]
-                                       : (double)((const float *)ws->host_loss)[i];
+    double totals[3];
+    LT_TRY(ws->backend->download(ws->backend, totals, ws->totals.data, sizeof totals, err));
+    loss->sum += totals[0];
+    loss->tokens += (int64_t)totals[1];
+    loss->correct += (int64_t)totals[2];
+    return lt_zero(ws->backend, &(lt_zero_args){.y = ws->totals}, err);
 }
 
-static void add_losses(const lt_workspace *ws, int64_t count, lt_loss *loss)
+lt_status lt_workspace_move_loss(lt_workspace *ws, lt_tensor totals, lt_err *err)
 {
-    double sum = 0;
-    for (int64_t i = 0; i < count; i++) {
-        sum += loss_at(ws, i);
-        loss->correct += ws->host_correct[i];
-    }
-    loss->sum += sum;
-    loss->tokens += count;
+    LT_TRY(lt_convert(ws->backend, &(lt_convert_args){.x = ws->totals, .y = totals}, err));
+    return lt_zero(ws->backend, &(lt_zero_args){.y = ws->totals}, err);
+}
+
+/* The loss of each listed target, where it stands in the batch. */
+static lt_status take_token_losses(const batch_pass *b, const lt_workspace *ws, int64_t count,
+                                   double *token_loss, lt_err *err)
+{
+    const lt_backend *backend = ws->backend;
+    size_t size = lt_dtype_size(backend->statistics);
+    LT_TRY(backend->download(backend, ws->host_loss, ws->loss.data, (size_t)count * size, err));
+    for (int64_t i = 0; i < count; i++)
+        token_loss[ws->host_index[i] - b->pass.virtual_tokens] =
+            backend->statistics == LT_F64 ? ((const double *)ws->host_loss)[i]
+                                          : (double)((const float *)ws->host_loss)[i];
+    return LT_OK;
 }
 
 static lt_status backward(const lt_pass *pass, lt_err *err)
@@ -247,11 +266,11 @@ lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, co
     b.pass.dropout = true;
     b.pass.key = dropout;
     LT_TRY(lt_stack_forward(&b.pass, err));
+    LT_TRY(lt_head_choose(workspace, count, err));
     LT_TRY(lt_head_gather(&b.pass, count, err));
     LT_TRY(lt_head_loss(&b.pass, count, true, err));
     LT_TRY(backward(&b.pass, err));
-    add_losses(workspace, count, loss);
-    return LT_OK;
+    return loss ? lt_workspace_take_loss(workspace, loss, err) : LT_OK;
 }
 
 lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
@@ -265,12 +284,11 @@ lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, cons
     if (token_loss) memset(token_loss, 0, tokens * sizeof *token_loss);
     if (count == 0) return LT_OK;
     LT_TRY(lt_stack_forward(&b.pass, err));
+    LT_TRY(lt_head_choose(workspace, count, err));
     LT_TRY(lt_head_gather(&b.pass, count, err));
     LT_TRY(lt_head_loss(&b.pass, count, false, err));
-    for (int64_t i = 0; token_loss && i < count; i++)
-        token_loss[workspace->host_index[i] - b.pass.virtual_tokens] = loss_at(workspace, i);
-    add_losses(workspace, count, loss);
-    return LT_OK;
+    if (token_loss) LT_TRY(take_token_losses(&b, workspace, count, token_loss, err));
+    return lt_workspace_take_loss(workspace, loss, err);
 }
 
 typedef struct logits_sink {
@@ -296,6 +314,7 @@ lt_status lt_model_logits(const lt_model *model, lt_workspace *workspace, const 
     for (int64_t i = 0; i < tokens; i++)
         workspace->host_index[i] = (int32_t)(b.pass.virtual_tokens + i);
     LT_TRY(lt_stack_forward(&b.pass, err));
+    LT_TRY(lt_head_choose(workspace, tokens, err));
     LT_TRY(lt_head_gather(&b.pass, tokens, err));
     logits_sink sink = {model->backend, logits, model->config.vocab_size};
     return lt_head_logits(&b.pass, tokens, store_logits, &sink, err);

@@ -27,9 +27,10 @@ typedef struct generator {
     row_state *rows;
     lt_workspace *workspace;
     lt_kv_cache *cache;
-    int32_t *ids;    /* [row_count, step_tokens] */
-    int64_t *counts; /* [row_count] */
-    float *logits;   /* [row_count, vocab] */
+    int32_t *ids;               /* [row_count, step_tokens] */
+    int64_t *counts;            /* [row_count] */
+    lt_decode_row *decode_rows; /* [row_count], as is next */
+    int32_t *next;
 } generator;
 
 static const lt_adapter *adapter_of(const generator *g, int64_t prompt)
@@ -70,7 +71,7 @@ static lt_status check(const generator *g, int64_t *longest, lt_err *err)
 
 static lt_status start(generator *g, lt_err *err)
 {
-    int64_t vocab = g->model->config.vocab_size, capacity, prompt_tokens = 0;
+    int64_t capacity, prompt_tokens = 0;
     LT_TRY(check(g, &capacity, err));
     for (int64_t i = 0; i < g->prompt_count; i++)
         prompt_tokens += (int64_t)g->prompts[i].count;
@@ -80,9 +81,10 @@ static lt_status start(generator *g, lt_err *err)
     g->rows = calloc(rows, sizeof *g->rows);
     g->ids = calloc(rows * (size_t)g->step_tokens, sizeof *g->ids);
     g->counts = calloc(rows, sizeof *g->counts);
-    g->logits = calloc(rows * (size_t)vocab, sizeof *g->logits);
-    if (!g->rows || !g->ids || !g->counts || !g->logits)
-        return lt_fail_nomem(err, rows * (size_t)vocab * sizeof *g->logits, "generation");
+    g->decode_rows = calloc(rows, sizeof *g->decode_rows);
+    g->next = calloc(rows, sizeof *g->next);
+    if (!g->rows || !g->ids || !g->counts || !g->decode_rows || !g->next)
+        return lt_fail_nomem(err, rows * (size_t)g->step_tokens * sizeof *g->ids, "generation");
     lt_workspace_settings settings = {
         .rows = 1, .length = g->step_tokens, .head_chunk = g->row_count};
     LT_TRY(lt_workspace_create(g->model, &settings, &g->workspace, err));
@@ -134,14 +136,12 @@ static bool is_stop_id(const generator *g, int32_t id)
     return false;
 }
 
-/* Chooses a row's next id, tells it, and sees whether the answer ends with it. */
+/* Tells a row's next id, and sees whether the answer ends with it. */
 static lt_status extend(generator *g, int64_t r, lt_err *err)
 {
     row_state *row = &g->rows[r];
     const lt_generate_settings *s = g->settings;
-    int64_t vocab = g->model->config.vocab_size;
-    int32_t id = lt_sample(g->logits + r * vocab, vocab, &s->sampling, row->history.data,
-                           (int64_t)row->history.count, (uint64_t)row->sequence);
+    int32_t id = g->next[r];
     bool stop = is_stop_id(g, id);
     LT_TRY(lt_ids_push(&row->history, id, err));
     bool wanted = g->on_token(g->context, row->sequence, id, stop);
@@ -156,8 +156,12 @@ static lt_status extend(generator *g, int64_t r, lt_err *err)
 static lt_status step(generator *g, lt_err *err)
 {
     int64_t length = choose_counts(g);
-    LT_TRY(lt_model_decode(g->model, g->workspace, g->cache, g->ids, g->counts, length, g->logits,
-                           err));
+    for (int64_t r = 0; r < g->row_count; r++)
+        g->decode_rows[r] = (lt_decode_row){.history = g->rows[r].history.data,
+                                            .history_count = g->rows[r].fed + g->counts[r],
+                                            .sequence = g->rows[r].sequence};
+    LT_TRY(lt_model_decode_next(g->model, g->workspace, g->cache, g->ids, g->counts, length,
+                                g->decode_rows, &g->settings->sampling, g->next, err));
     for (int64_t r = 0; r < g->row_count; r++) {
         row_state *row = &g->rows[r];
         if (!row->busy) continue;
@@ -194,6 +198,7 @@ done:
     free(g.rows);
     free(g.ids);
     free(g.counts);
-    free(g.logits);
+    free(g.decode_rows);
+    free(g.next);
     return status;
 }

@@ -1,12 +1,18 @@
 /* From the residual stream to logits and losses, and back.
  *
  * Only rows whose target is trained go through: they are gathered, normed, and multiplied with the
- * head some rows at a time. Logits are replaced by their own gradient in place, so that at no time
- * there are more than workspace->chunk rows of them. */
+ * head some rows at a time. Logits give way to their own gradient in the same memory, so that at no
+ * time there are more than workspace->chunk rows of them. */
 #include <string.h>
 
 #include "base/checked.h"
 #include "model/workspace.h"
+
+lt_status lt_head_choose(const lt_workspace *ws, int64_t count, lt_err *err)
+{
+    return ws->backend->upload(ws->backend, ws->index.data, ws->host_index,
+                               (size_t)count * sizeof(int32_t), err);
+}
 
 lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err)
 {
@@ -14,8 +20,6 @@ lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err)
     const lt_backend *backend = pass->backend;
     lt_ends_view w = lt_ends_weights(pass->model, NULL);
     lt_tensor input = lt_workspace_rows(ws, ws->head_input, count);
-    LT_TRY(backend->upload(backend, ws->index.data, ws->host_index, (size_t)count * sizeof(int32_t),
-                           err));
     lt_rows_args gather = {.x = lt_workspace_rows(ws, ws->stream, pass->tokens),
                            .y = input,
                            .index = lt_workspace_rows(ws, ws->index, count)};
@@ -99,15 +103,17 @@ lt_status lt_head_loss(const lt_pass *pass, int64_t count, bool gradient, lt_err
         lt_cross_entropy_args loss = {.logits = logits,
                                       .targets = lt_tensor_slice(ws->targets, 0, first, rows),
                                       .loss = lt_tensor_slice(ws->loss, 0, first, rows),
-                                      .correct = lt_tensor_slice(ws->correct, 0, first, rows),
-                                      .gradient = gradient};
+                                      .correct = lt_tensor_slice(ws->correct, 0, first, rows)};
+        if (gradient) loss.gradient = lt_tensor_slice(ws->d_logits, 0, 0, rows);
         LT_TRY(lt_cross_entropy(backend, &loss, err));
-        if (gradient) LT_TRY(chunk_backward(pass, first, rows, logits, err));
+        if (gradient) LT_TRY(chunk_backward(pass, first, rows, loss.gradient, err));
     }
     if (gradient) LT_TRY(final_norm_backward(pass, count, err));
-    LT_TRY(backend->download(backend, ws->host_loss, ws->loss.data,
-                             (size_t)count * lt_dtype_size(backend->real), err));
-    return backend->download(backend, ws->host_correct, ws->correct.data, ids_size, err);
+    lt_sum_losses_args sum = {.loss = lt_workspace_rows(ws, ws->loss, count),
+                              .targets = lt_workspace_rows(ws, ws->targets, count),
+                              .correct = lt_workspace_rows(ws, ws->correct, count),
+                              .totals = ws->totals};
+    return lt_sum_losses(backend, &sum, err);
 }
 
 lt_status lt_head_logits(const lt_pass *pass, int64_t count, lt_take_logits take, void *context,

@@ -192,8 +192,10 @@ static const lt_param *source_of(const lt_model *old, const lt_param *row)
 /* A second table and block of weights for `config`, swapped in when all is copied. */
 static lt_status rebuild(lt_model *model, const lt_model_config *config, lt_err *err)
 {
-    lt_model grown = {
-        .config = *config, .backend = model->backend, .matrix_dtype = model->matrix_dtype};
+    lt_model grown = {.config = *config,
+                      .backend = model->backend,
+                      .matrix_dtype = model->matrix_dtype,
+                      .gradient_dtype = model->gradient_dtype};
     lt_status status;
     LT_TRY_GOTO(status, lt_params_build(&grown, err), done);
     for (int i = 0; i < grown.param_count; i++)

@@ -7,16 +7,30 @@ static lt_tensor rows_of(lt_tensor t, const lt_span *span)
     return t.data ? lt_tensor_slice(t, 0, span->first, span->count) : t;
 }
 
+lt_status lt_activate(const lt_pass *pass, lt_activation activation, lt_tensor x, lt_tensor y,
+                      lt_err *err)
+{
+    if (activation == LT_ACTIVATION_SWIGLU)
+        return lt_swiglu_forward(pass->backend, &(lt_swiglu_args){.gate_up = x, .y = y}, err);
+    lt_activation_args args = {.activation = activation, .x = x, .y = y};
+    return lt_activation_forward(pass->backend, &args, err);
+}
+
+/* The activation is part of the product. */
 static lt_status plain_forward(const lt_pass *pass, const lt_linear_args *l, lt_err *err)
 {
-    return lt_matmul(pass->backend,
-                     &(lt_matmul_args){.layout = LT_MATMUL_NT,
-                                       .c = l->y,
-                                       .a = l->x,
-                                       .b = l->weight,
-                                       .bias = l->bias,
-                                       .residual = l->residual},
-                     err);
+    lt_matmul_args product = {.layout = LT_MATMUL_NT,
+                              .c = l->y,
+                              .a = l->x,
+                              .b = l->weight,
+                              .bias = l->bias,
+                              .residual = l->residual,
+                              .activation = l->activation};
+    if (l->activation != LT_ACTIVATION_NONE) {
+        product.c = l->activated;
+        if (l->activated.data != l->y.data) product.preactivation = l->y;
+    }
+    return lt_matmul(pass->backend, &product, err);
 }
 
 /* The tokens of one span. */
@@ -28,9 +42,12 @@ static lt_status span_forward(const lt_pass *pass, const lt_linear_args *args, c
     l.x = rows_of(args->x, span);
     l.y = rows_of(args->y, span);
     l.residual = rows_of(args->residual, span);
+    l.activated = rows_of(args->activated, span);
     if (span->adapter)
         LT_TRY(span->adapter->method->linear_forward(pass, span->adapter, &l, &done, err));
-    return done ? LT_OK : plain_forward(pass, &l, err);
+    if (!done) return plain_forward(pass, &l, err);
+    if (l.activation == LT_ACTIVATION_NONE) return LT_OK;
+    return lt_activate(pass, l.activation, l.y, l.activated, err);
 }
 
 lt_status lt_linear_forward(const lt_pass *pass, const lt_linear_args *args, lt_err *err)

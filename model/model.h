@@ -15,6 +15,7 @@
 #include "base/batch.h"
 #include "base/buffer.h"
 #include "base/status.h"
+#include "base/memory.h"
 #include "kernels/kernels.h"
 
 /* --- Configuration
@@ -89,6 +90,8 @@ typedef struct lt_model_shape {
 lt_status lt_model_config_make(const lt_model_shape *shape, lt_model_config *out, lt_err *err);
 /* The presets' names, NULL-terminated, and the families' names. */
 const char *const *lt_model_presets(void);
+/* Rows of the published model's vocabulary; 0: there is no preset of that name. */
+int64_t lt_model_preset_vocab(const char *name);
 const char *const *lt_model_families(void);
 
 /* --- Parameters
@@ -141,6 +144,7 @@ typedef struct lt_model {
     lt_model_config config;
     const lt_backend *backend; /* borrowed */
     lt_dtype matrix_dtype;     /* of the model's own matrices and embeddings: real, or bf16 */
+    lt_dtype gradient_dtype;   /* statistics; real may be set before gradients are allocated */
     lt_param *params;          /* the model's own rows, then those of its adapters */
     int param_count, own_param_count;
     lt_segment *segments; /* of trainable parameters, in order */
@@ -151,7 +155,8 @@ typedef struct lt_model {
     int adapter_count;
     const lt_adapter *active; /* the adapter that passes over batches use; NULL: none */
     lt_arena weights, gradients;
-    lt_tensor rope_cos, rope_sin; /* real [max_position, rotary_dim / 2]; in the weights arena */
+    lt_tensor rope_cos,
+        rope_sin; /* statistics [max_position, rotary_dim / 2]; in the weights arena */
 } lt_model;
 
 /* Weights from a Hugging Face directory: model.safetensors or a sharded index; f32, f16, bf16;
@@ -238,6 +243,7 @@ typedef struct lt_plan_settings {
     lt_trainable trainable;                  /* without an adapter */
     const struct lt_adapter_config *adapter; /* with one, the model itself is frozen; or NULL */
     bool half_base;                          /* frozen matrices in bf16 */
+    bool half_gradients;                     /* gradients in real where that is bf16 */
     lt_buffer *inventory;                    /* lt_model_describe_trainable is appended; or NULL */
 } lt_plan_settings;
 
@@ -250,10 +256,6 @@ typedef struct lt_memory_plan {
 
 lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend,
                         const lt_plan_settings *settings, lt_memory_plan *out, lt_err *err);
-
-/* Bytes that can be had now: the smaller of /proc/meminfo's MemAvailable and what is left of the
- * control group's limit. UINT64_MAX when the system does not say. */
-uint64_t lt_available_memory(void);
 
 /* --- Passes
  * ------------------------------------------------------------------------------------------------
@@ -275,11 +277,18 @@ typedef struct lt_loss {
 /* The gradient of the SUM of the batch's losses, for trainable rows: with `accumulate` it is added
  * to their gradients (so that micro-batches simply add up; the division by the global token count
  * happens once, in the clip scale), else it replaces them, which spares the first micro-batch of a
- * step clearing and reading them. Adds to *loss. `dropout` keys the masks: a different `stream` for
- * each micro-batch; its rate is not used. */
+ * step clearing and reading them. Adds to *loss; where that is NULL the loss stays on the device,
+ * and nothing waits, until lt_workspace_take_loss. `dropout` keys the masks: a different `stream`
+ * for each micro-batch; its rate is not used. */
 lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                                     lt_dropout_mask dropout, bool accumulate, lt_loss *loss,
                                     lt_err *err);
+
+/* Adds the losses that were left on the device to *loss, and forgets them there. */
+lt_status lt_workspace_take_loss(lt_workspace *workspace, lt_loss *loss, lt_err *err);
+/* The same with no wait: they go to `totals`, f64 [3] on the device: the sum of losses, trained
+ * tokens, correct ones. */
+lt_status lt_workspace_move_loss(lt_workspace *workspace, lt_tensor totals, lt_err *err);
 
 /* Forward only. token_loss: [rows * length] or NULL; 0 where the target is LT_IGNORE. */
 lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
@@ -318,22 +327,20 @@ lt_status lt_model_decode(const lt_model *model, lt_workspace *workspace, lt_kv_
                           const int32_t *ids, const int64_t *counts, int64_t length, float *logits,
                           lt_err *err);
 
-/* How the next id is chosen from logits, in this order: repetition penalty (over prompt and answer,
- * as Hugging Face), temperature, top_k, top_p, min_p. Zero value: greedy. */
-typedef struct lt_sampling {
-    double temperature;        /* 0: greedy */
-    int64_t top_k;             /* 0: off */
-    double top_p;              /* 0 or 1: off */
-    double min_p;              /* 0: off */
-    double repetition_penalty; /* 0 or 1: off */
-    uint64_t seed;
-} lt_sampling;
+/* What the choice of a row's next id depends on beside its logits. */
+typedef struct lt_decode_row {
+    const int32_t *history; /* the row's ids, the new ones included */
+    int64_t history_count;
+    int64_t
+        sequence; /* which random numbers: an answer does not depend on what it is batched with */
+} lt_decode_row;
 
-/* Chooses an id. `history`: the row's ids so far. The draw is a function of (seed, sequence,
- * position) only, so an answer does not depend on what it was batched with. `logits` is scratch
- * afterwards. */
-int32_t lt_sample(float *logits, int64_t vocab, const lt_sampling *sampling, const int32_t *history,
-                  int64_t history_count, uint64_t sequence);
+/* lt_model_decode, then the choice of the next id of each row with new ids (lt_sample_tokens) on
+ * the device: next[r], one number a row instead of its logits. rows: [rows]. */
+lt_status lt_model_decode_next(const lt_model *model, lt_workspace *workspace, lt_kv_cache *cache,
+                               const int32_t *ids, const int64_t *counts, int64_t length,
+                               const lt_decode_row *rows, const lt_sampling *sampling,
+                               int32_t *next, lt_err *err);
 
 /* Called with each new id of each sequence, in order. `is_stop`: the id is one of the stop ids, and
  * the answer ends with it. Return false to end this sequence. */

@@ -16,7 +16,7 @@
 #include "model/memory.h"
 
 enum {
-    ROW_ALIGNMENT = 64, /* elements: 256 bytes of f32 */
+    ROW_ALIGNMENT = LT_QUANTISED_BLOCK, /* elements */
     MAX_BLOCK_ROWS = 16,
     MAX_END_ROWS = 5,
 };
@@ -112,12 +112,23 @@ static int64_t padded(const lt_param *param)
     return param->joined ? count : (count + ROW_ALIGNMENT - 1) / ROW_ALIGNMENT * ROW_ALIGNMENT;
 }
 
+/* A model that is only looked at has no backend. */
+static lt_dtype real_of(const lt_model *model)
+{
+    return model->backend ? model->backend->real : LT_F32;
+}
+
+bool lt_model_is_trainable(const lt_model *model)
+{
+    return model->matrix_dtype == real_of(model);
+}
+
 /* Matrices of a frozen base may be held in half; the position table is added, not multiplied with,
  * and stays. */
 static lt_dtype row_dtype(const lt_model *model, const row *r)
 {
     bool multiplied = r->columns > 0 && r->view != ENDS(embed_positions);
-    return multiplied ? model->matrix_dtype : model->backend ? model->backend->real : LT_F32;
+    return multiplied ? model->matrix_dtype : real_of(model);
 }
 
 static void append_rows(lt_model *model, const row_list *list, int layer)
@@ -138,14 +149,14 @@ static void append_rows(lt_model *model, const row_list *list, int layer)
             .init = r->init,
             .init_scale = init_scale(&model->config, r),
             .decay = r->columns > 0,
-            .trainable = model->matrix_dtype != LT_BF16,
+            .trainable = lt_model_is_trainable(model),
             .summed = r->columns == 0 || table,
         };
         if (in_block)
             snprintf(param->name, sizeof param->name, "layers.%d.%s", layer, r->name);
         else
             snprintf(param->name, sizeof param->name, "%s", r->name);
-        int64_t *total = param->dtype == LT_BF16 ? &model->half_count : &model->weight_count;
+        int64_t *total = param->dtype != real_of(model) ? &model->half_count : &model->weight_count;
         param->offset = *total;
         *total += padded(param);
     }
@@ -262,7 +273,7 @@ void lt_params_carve_weights(lt_model *model, lt_arena *arena)
         half = lt_arena_alloc(arena, (size_t)model->half_count, lt_dtype_size(LT_BF16));
     for (int i = 0; i < model->own_param_count && base; i++) {
         lt_param *param = &model->params[i];
-        void *block = param->dtype == LT_BF16 ? half : base;
+        void *block = param->dtype != real ? half : base;
         param->weight = lt_param_view(param, block, param->offset, param->dtype);
     }
 
@@ -270,21 +281,22 @@ void lt_params_carve_weights(lt_model *model, lt_arena *arena)
     int64_t positions = model->config.max_position_embeddings;
     int64_t half_dim = model->config.rotary_dim / 2;
     size_t count = (size_t)(positions * half_dim);
-    void *cosines = lt_arena_alloc(arena, count, lt_dtype_size(real));
-    void *sines = lt_arena_alloc(arena, count, lt_dtype_size(real));
+    lt_dtype dtype = model->backend->statistics;
+    void *cosines = lt_arena_alloc(arena, count, lt_dtype_size(dtype));
+    void *sines = lt_arena_alloc(arena, count, lt_dtype_size(dtype));
     if (!cosines || !sines) return;
-    model->rope_cos = lt_tensor_2d(cosines, real, positions, half_dim);
-    model->rope_sin = lt_tensor_2d(sines, real, positions, half_dim);
+    model->rope_cos = lt_tensor_2d(cosines, dtype, positions, half_dim);
+    model->rope_sin = lt_tensor_2d(sines, dtype, positions, half_dim);
 }
 
 void lt_params_carve_gradients(lt_model *model, lt_arena *arena)
 {
-    lt_dtype real = model->backend->real;
-    void *base = lt_arena_alloc(arena, (size_t)model->gradient_count, lt_dtype_size(real));
+    lt_dtype dtype = model->gradient_dtype;
+    void *base = lt_arena_alloc(arena, (size_t)model->gradient_count, lt_dtype_size(dtype));
     for (int i = 0; i < model->param_count && base; i++) {
         lt_param *param = &model->params[i];
         if (param->trainable)
-            param->gradient = lt_param_view(param, base, param->gradient_offset, real);
+            param->gradient = lt_param_view(param, base, param->gradient_offset, dtype);
     }
 }
 
@@ -303,7 +315,7 @@ lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err)
 
 static lt_status zero(const lt_model *model, void *data, int64_t count, lt_err *err)
 {
-    lt_zero_args args = {.y = lt_tensor_1d(data, model->backend->real, count)};
+    lt_zero_args args = {.y = lt_tensor_1d(data, model->gradient_dtype, count)};
     return lt_zero(model->backend, &args, err);
 }
 
@@ -410,7 +422,9 @@ lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend
     /* a model without memory: the layout code runs on arenas that only measure */
     lt_model model = {.config = *config,
                       .backend = backend,
-                      .matrix_dtype = settings->half_base ? LT_BF16 : backend->real};
+                      .matrix_dtype = settings->half_base ? LT_BF16 : backend->real,
+                      .gradient_dtype =
+                          settings->half_gradients ? backend->real : backend->statistics};
     lt_arena weights, adapter, gradients;
     lt_arena_measure(&weights, "weights");
     lt_arena_measure(&adapter, "adapter");

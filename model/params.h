@@ -55,6 +55,9 @@ lt_tensor lt_param_view(const lt_param *param, void *base, int64_t offset, lt_dt
 void lt_params_carve_weights(lt_model *model, lt_arena *arena);
 void lt_params_carve_gradients(lt_model *model, lt_arena *arena);
 
+/* False for a base that is held in bf16 where the backend's real is longer. */
+bool lt_model_is_trainable(const lt_model *model);
+
 /* All gradients to 0; and only those of `summed` rows. */
 lt_status lt_params_zero_gradients(const lt_model *model, lt_err *err);
 lt_status lt_params_zero_summed_gradients(const lt_model *model, lt_err *err);

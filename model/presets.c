@@ -12,45 +12,62 @@ typedef struct preset {
     int64_t layers, hidden_size, heads, kv_heads, head_dim, intermediate_size, max_position;
     bool tied;
     double rope_theta, norm_eps; /* 0: the family's */
+    int64_t vocab_size;          /* of the published model; a fresh one takes its tokenizer's */
 } preset;
 
 /* clang-format off */
 static const preset presets[] = {
-    /* name            family    layers hidden heads kv  head  inner  positions tied  theta norm_eps */
-    {"gpt2-tiny",      "gpt2",      4,   128,   4,  4,   32,   512,    512, true,   0, 0},
-    {"gpt2-small-cpu", "gpt2",      6,   256,   8,  8,   32,  1024,    512, true,   0, 0},
-    {"gpt2-124m",      "gpt2",     12,   768,  12, 12,   64,  3072,   1024, true,   0, 0},
-    {"gpt2-medium",    "gpt2",     24,  1024,  16, 16,   64,  4096,   1024, true,   0, 0},
-    {"gpt2-large",     "gpt2",     36,  1280,  20, 20,   64,  5120,   1024, true,   0, 0},
-    {"gpt2-xl",        "gpt2",     48,  1600,  25, 25,   64,  6400,   1024, true,   0, 0},
-    {"pythia-14m",     "gpt_neox",  6,   128,   4,  4,   32,   512,   2048, false,  0, 0},
-    {"pythia-31m",     "gpt_neox",  6,   256,   8,  8,   32,  1024,   2048, false,  0, 0},
-    {"pythia-70m",     "gpt_neox",  6,   512,   8,  8,   64,  2048,   2048, false,  0, 0},
-    {"pythia-160m",    "gpt_neox", 12,   768,  12, 12,   64,  3072,   2048, false,  0, 0},
-    {"pythia-410m",    "gpt_neox", 24,  1024,  16, 16,   64,  4096,   2048, false,  0, 0},
-    {"pythia-1b",      "gpt_neox", 16,  2048,   8,  8,  256,  8192,   2048, false,  0, 0},
-    {"pythia-1.4b",    "gpt_neox", 24,  2048,  16, 16,  128,  8192,   2048, false,  0, 0},
-    {"pythia-2.8b",    "gpt_neox", 32,  2560,  32, 32,   80, 10240,   2048, false,  0, 0},
-    {"llama-tiny",     "llama",     4,   128,   4,  2,   32,   352,    512, true,   0, 1e-5},
-    {"llama-15m",      "llama",     6,   288,   6,  6,   48,   768,    256, true,   0, 1e-5},
-    {"llama-42m",      "llama",     8,   512,   8,  8,   64,  1376,   1024, true,   0, 1e-5},
-    {"llama-110m",     "llama",    12,   768,  12, 12,   64,  2048,   1024, true,   0, 1e-5},
-    {"llama-1.1b",     "llama",    22,  2048,  32,  4,   64,  5632,   2048, false,  0, 1e-5},
-    {"mistral-110m",   "mistral",  12,   768,  12,  4,   64,  2048,   1024, true,   0, 1e-5},
-    {"qwen2-tiny",     "qwen2",     4,   128,   4,  2,   32,   352,    512, true, 1e6, 0},
-    {"qwen2-0.5b",     "qwen2",    24,   896,  14,  2,   64,  4864,  32768, true, 1e6, 0},
-    {"qwen2-1.5b",     "qwen2",    28,  1536,  12,  2,  128,  8960,  32768, true, 1e6, 0},
-    {"qwen3-tiny",     "qwen3",     4,   128,   4,  2,   32,   352,    512, true, 1e6, 0},
-    {"qwen3-0.6b",     "qwen3",    28,  1024,  16,  8,  128,  3072,  40960, true, 1e6, 0},
-    {"qwen3-1.7b",     "qwen3",    28,  2048,  16,  8,  128,  6144,  40960, true, 1e6, 0},
+    /* name            family    layers hidden heads kv  head  inner  positions tied  theta norm_eps  vocabulary */
+    {"gpt2-tiny",      "gpt2",      4,   128,   4,  4,   32,   512,    512, true,    0, 0,     50257},
+    {"gpt2-small-cpu", "gpt2",      6,   256,   8,  8,   32,  1024,    512, true,    0, 0,     50257},
+    {"gpt2-124m",      "gpt2",     12,   768,  12, 12,   64,  3072,   1024, true,    0, 0,     50257},
+    {"gpt2-medium",    "gpt2",     24,  1024,  16, 16,   64,  4096,   1024, true,    0, 0,     50257},
+    {"gpt2-large",     "gpt2",     36,  1280,  20, 20,   64,  5120,   1024, true,    0, 0,     50257},
+    {"gpt2-xl",        "gpt2",     48,  1600,  25, 25,   64,  6400,   1024, true,    0, 0,     50257},
+    {"pythia-14m",     "gpt_neox",  6,   128,   4,  4,   32,   512,   2048, false,   0, 0,     50304},
+    {"pythia-31m",     "gpt_neox",  6,   256,   8,  8,   32,  1024,   2048, false,   0, 0,     50304},
+    {"pythia-70m",     "gpt_neox",  6,   512,   8,  8,   64,  2048,   2048, false,   0, 0,     50304},
+    {"pythia-160m",    "gpt_neox", 12,   768,  12, 12,   64,  3072,   2048, false,   0, 0,     50304},
+    {"pythia-410m",    "gpt_neox", 24,  1024,  16, 16,   64,  4096,   2048, false,   0, 0,     50304},
+    {"pythia-1b",      "gpt_neox", 16,  2048,   8,  8,  256,  8192,   2048, false,   0, 0,     50304},
+    {"pythia-1.4b",    "gpt_neox", 24,  2048,  16, 16,  128,  8192,   2048, false,   0, 0,     50304},
+    {"pythia-2.8b",    "gpt_neox", 32,  2560,  32, 32,   80, 10240,   2048, false,   0, 0,     50304},
+    {"pythia-6.9b",    "gpt_neox", 32,  4096,  32, 32,  128, 16384,   2048, false,   0, 0,     50432},
+    {"pythia-12b",     "gpt_neox", 36,  5120,  40, 40,  128, 20480,   2048, false,   0, 0,     50688},
+    {"dolly-v2-3b",    "gpt_neox", 32,  2560,  32, 32,   80, 10240,   2048, false,   0, 0,     50280},
+    {"dolly-v2-7b",    "gpt_neox", 32,  4096,  32, 32,  128, 16384,   2048, false,   0, 0,     50280},
+    {"dolly-v2-12b",   "gpt_neox", 36,  5120,  40, 40,  128, 20480,   2048, false,   0, 0,     50280},
+    {"llama-tiny",     "llama",     4,   128,   4,  2,   32,   352,    512, true,    0, 1e-5,  32000},
+    {"llama-15m",      "llama",     6,   288,   6,  6,   48,   768,    256, true,    0, 1e-5,  32000},
+    {"llama-42m",      "llama",     8,   512,   8,  8,   64,  1376,   1024, true,    0, 1e-5,  32000},
+    {"llama-110m",     "llama",    12,   768,  12, 12,   64,  2048,   1024, true,    0, 1e-5,  32000},
+    {"llama-1.1b",     "llama",    22,  2048,  32,  4,   64,  5632,   2048, false,   0, 1e-5,  32000},
+    {"llama-2-7b",     "llama",    32,  4096,  32, 32,  128, 11008,   4096, false,   0, 1e-5,  32000},
+    {"llama-2-13b",    "llama",    40,  5120,  40, 40,  128, 13824,   4096, false,   0, 1e-5,  32000},
+    {"llama-3-8b",     "llama",    32,  4096,  32,  8,  128, 14336,   8192, false, 5e5, 1e-5, 128256},
+    {"mistral-110m",   "mistral",  12,   768,  12,  4,   64,  2048,   1024, true,    0, 1e-5,  32000},
+    {"mistral-7b",     "mistral",  32,  4096,  32,  8,  128, 14336,  32768, false, 1e6, 1e-5,  32768},
+    {"qwen2-tiny",     "qwen2",     4,   128,   4,  2,   32,   352,    512, true,  1e6, 0,    151936},
+    {"qwen2-0.5b",     "qwen2",    24,   896,  14,  2,   64,  4864,  32768, true,  1e6, 0,    151936},
+    {"qwen2-1.5b",     "qwen2",    28,  1536,  12,  2,  128,  8960,  32768, true,  1e6, 0,    151936},
+    {"qwen2.5-3b",     "qwen2",    36,  2048,  16,  2,  128, 11008,  32768, true,  1e6, 0,    151936},
+    {"qwen2.5-7b",     "qwen2",    28,  3584,  28,  4,  128, 18944, 131072, false, 1e6, 0,    152064},
+    {"qwen2.5-14b",    "qwen2",    48,  5120,  40,  8,  128, 13824, 131072, false, 1e6, 1e-5, 152064},
+    {"qwen3-tiny",     "qwen3",     4,   128,   4,  2,   32,   352,    512, true,  1e6, 0,    151936},
+    {"qwen3-0.6b",     "qwen3",    28,  1024,  16,  8,  128,  3072,  40960, true,  1e6, 0,    151936},
+    {"qwen3-1.7b",     "qwen3",    28,  2048,  16,  8,  128,  6144,  40960, true,  1e6, 0,    151936},
+    {"qwen3-4b",       "qwen3",    36,  2560,  32,  8,  128,  9728,  40960, true,  1e6, 0,    151936},
+    {"qwen3-8b",       "qwen3",    36,  4096,  32,  8,  128, 12288,  40960, false, 1e6, 0,    151936},
 };
 
 static const char *const preset_names[] = {
-    "gpt2", "gpt2-tiny", "gpt2-small-cpu", "gpt2-124m", "gpt2-medium", "gpt2-large", "gpt2-xl",
-    "pythia-14m", "pythia-31m", "pythia-70m", "pythia-160m", "pythia-410m", "pythia-1b",
-    "pythia-1.4b", "pythia-2.8b",
-    "llama-tiny", "llama-15m", "llama-42m", "llama-110m", "llama-1.1b", "mistral-110m",
-    "qwen2-tiny", "qwen2-0.5b", "qwen2-1.5b", "qwen3-tiny", "qwen3-0.6b", "qwen3-1.7b", NULL,
+    "gpt2", "gpt2-1.5b", "gpt2-tiny", "gpt2-small-cpu", "gpt2-124m", "gpt2-medium", "gpt2-large",
+    "gpt2-xl", "pythia-14m", "pythia-31m", "pythia-70m", "pythia-160m", "pythia-410m", "pythia-1b",
+    "pythia-1.4b", "pythia-2.8b", "pythia-6.9b", "pythia-12b", "dolly-v2-3b", "dolly-v2-7b",
+    "dolly-v2-12b", "llama-tiny", "llama-15m", "llama-42m", "llama-110m", "llama-1.1b",
+    "llama-2-7b", "llama-2-13b", "llama-3-8b", "mistral-110m", "mistral-7b", "qwen2-tiny",
+    "qwen2-0.5b", "qwen2-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen2.5-14b", "qwen3-tiny",
+    "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", NULL,
 };
 /* clang-format on */
 
@@ -62,16 +79,23 @@ const char *const *lt_model_presets(void)
 static const preset *find_preset(const char *name)
 {
     if (strcmp(name, "gpt2") == 0) name = "gpt2-124m"; /* the name on the Hub */
+    if (strcmp(name, "gpt2-1.5b") == 0) name = "gpt2-xl";
     for (size_t i = 0; i < LT_COUNT_OF(presets); i++)
         if (strcmp(presets[i].name, name) == 0) return &presets[i];
     return NULL;
+}
+
+int64_t lt_model_preset_vocab(const char *name)
+{
+    const preset *found = find_preset(name);
+    return found ? found->vocab_size : 0;
 }
 
 static lt_status unknown_name(const char *what, const char *name, const char *const *names,
                               lt_err *err)
 {
     size_t count = 0;
-    char list[512] = "";
+    char list[768] = "";
     for (size_t used = 0; names[count]; count++)
         used += (size_t)snprintf(list + used, used < sizeof list ? sizeof list - used : 0, "%s%s",
                                  count ? ", " : "", names[count]);

@@ -75,7 +75,7 @@ lt_status lt_model_set_trainable(lt_model *model, const lt_trainable *what, lt_e
     lt_status status = choose(model, what, err);
     if (status == LT_OK) return LT_OK;
     for (int i = 0; i < model->param_count; i++) /* as the model was made */
-        model->params[i].trainable = model->matrix_dtype != LT_BF16;
+        model->params[i].trainable = lt_model_is_trainable(model);
     (void)lt_params_lay_out_gradients(model, NULL);
     return status;
 }

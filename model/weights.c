@@ -35,8 +35,8 @@ static lt_status fill_rope_rows(lt_model *model, const float *frequencies, int64
                                 int64_t count, float *scratch, void *staged, lt_err *err)
 {
     int64_t half = model->config.rotary_dim / 2;
-    lt_dtype real = model->backend->real;
-    size_t size = lt_dtype_size(real), offset = (size_t)(first * half) * size;
+    lt_dtype dtype = model->backend->statistics;
+    size_t size = lt_dtype_size(dtype), offset = (size_t)(first * half) * size;
     for (int table = 0; table < 2; table++) {
         for (int64_t p = 0; p < count; p++) {
             for (int64_t i = 0; i < half; i++) {
@@ -44,7 +44,7 @@ static lt_status fill_rope_rows(lt_model *model, const float *frequencies, int64
                 scratch[p * half + i] = (float)(table == 0 ? cos(angle) : sin(angle));
             }
         }
-        lt_numbers_from_f32(scratch, count * half, real, staged);
+        lt_numbers_from_f32(scratch, count * half, dtype, staged);
         lt_tensor *to = table == 0 ? &model->rope_cos : &model->rope_sin;
         LT_TRY(model->backend->upload(model->backend, (char *)to->data + offset, staged,
                                       (size_t)(count * half) * size, err));
@@ -60,7 +60,7 @@ static lt_status fill_rope_tables(lt_model *model, lt_err *err)
     lt_status status = LT_OK;
     float *frequencies = calloc((size_t)half, sizeof *frequencies);
     float *scratch = calloc((size_t)(ROWS * half), sizeof *scratch);
-    void *staged = calloc((size_t)(ROWS * half), lt_dtype_size(model->backend->real));
+    void *staged = calloc((size_t)(ROWS * half), lt_dtype_size(model->backend->statistics));
     if (!frequencies || !scratch || !staged) {
         status = lt_fail_nomem(err, (unsigned long long)(ROWS * half * 16), "rotary tables");
         goto done;
@@ -96,6 +96,7 @@ lt_status lt_model_new(lt_model_config *config, const lt_backend *backend, lt_dt
     memset(config, 0, sizeof *config);
     model->backend = backend;
     model->matrix_dtype = matrices;
+    model->gradient_dtype = backend ? backend->statistics : LT_F32;
     lt_status status = lt_params_build(model, err);
     if (status != LT_OK) {
         lt_model_free(model);

@@ -27,6 +27,14 @@ static lt_tensor carve_rows(lt_workspace *w, int64_t width)
     return carve_matrix(w, w->tokens, width);
 }
 
+/* The same memory as shorter numbers: each row starts where it did. */
+static lt_tensor shortened(lt_tensor t, lt_dtype dtype)
+{
+    t.stride[0] *= (int64_t)(lt_dtype_size(t.dtype) / lt_dtype_size(dtype));
+    t.dtype = dtype;
+    return t;
+}
+
 static lt_tensor carve_integers(lt_workspace *w, int64_t count)
 {
     void *data = lt_arena_alloc(&w->arena, (size_t)count, sizeof(int32_t));
@@ -42,7 +50,8 @@ static lt_tensor carve_values(lt_workspace *w, lt_dtype dtype, int64_t each)
 
 static int32_t *carve_staging(lt_workspace *w)
 {
-    return lt_arena_alloc(&w->host, (size_t)w->tokens, sizeof(int32_t));
+    int64_t count = w->tokens + w->virtual_tokens;
+    return lt_arena_alloc(&w->host, (size_t)count, sizeof(int32_t));
 }
 
 static int64_t up_width(const lt_model_config *c)
@@ -63,7 +72,7 @@ static void carve_cheap(lt_workspace *w, lt_block_activations *b)
 static void carve_dear(lt_workspace *w, lt_block_activations *b, bool keep)
 {
     const lt_model_config *c = w->config;
-    lt_dtype real = w->backend->real;
+    lt_dtype statistics = w->backend->statistics;
     int64_t heads = c->num_attention_heads, kv_heads = c->num_key_value_heads;
     b->qkv = carve_rows(w, (heads + 2 * kv_heads) * c->head_dim);
     if (c->qk_norm) b->qk = carve_rows(w, (heads + kv_heads) * c->head_dim);
@@ -74,17 +83,17 @@ static void carve_dear(lt_workspace *w, lt_block_activations *b, bool keep)
         b->up = b->activated; /* activated in place */
     if (!keep) return;
     b->middle = carve_rows(w, c->hidden_size);
-    b->rstd1 = carve_values(w, real, 1);
-    b->rstd2 = carve_values(w, real, 1);
+    b->rstd1 = carve_values(w, statistics, 1);
+    b->rstd2 = carve_values(w, statistics, 1);
     if (c->norm == LT_NORM_LAYER) {
-        b->mean1 = carve_values(w, real, 1);
-        b->mean2 = carve_values(w, real, 1);
+        b->mean1 = carve_values(w, statistics, 1);
+        b->mean2 = carve_values(w, statistics, 1);
     }
     if (c->qk_norm) {
-        b->q_rstd = carve_values(w, real, heads);
-        b->k_rstd = carve_values(w, real, kv_heads);
+        b->q_rstd = carve_values(w, statistics, heads);
+        b->k_rstd = carve_values(w, statistics, kv_heads);
     }
-    b->lse = carve_values(w, real, heads);
+    b->lse = carve_values(w, statistics, heads);
 }
 
 static void carve_blocks(lt_workspace *w)
@@ -132,11 +141,12 @@ static void carve_backward(lt_workspace *w)
 static void carve_logits(lt_workspace *w)
 {
     int64_t vocab = w->config->vocab_size;
-    lt_dtype real = w->backend->real;
+    lt_dtype statistics = w->backend->statistics;
     size_t count = (size_t)(w->chunk * vocab);
-    void *data = lt_arena_alloc(&w->arena, count, lt_dtype_size(real));
-    w->logits = lt_tensor_2d(data, real, w->chunk, vocab);
-    if (real == LT_F32) return;
+    void *data = lt_arena_alloc(&w->arena, count, lt_dtype_size(statistics));
+    w->logits = lt_tensor_2d(data, statistics, w->chunk, vocab);
+    w->d_logits = shortened(w->logits, w->backend->real);
+    if (statistics == LT_F32) return;
     data = lt_arena_alloc(&w->arena, count, sizeof(float));
     w->logits_f32 = lt_tensor_2d(data, LT_F32, w->chunk, vocab);
 }
@@ -189,6 +199,7 @@ static void carve_prefix(lt_workspace *w, const room_sizes *s)
     room->d_values = carve_matrix(w, keys, kv_width);
     room->d_prefix = carve_matrix(w, s->virtual_tokens, kv_width);
     room->own = carve_integers(w, w->batch_tokens);
+    room->order = carve_integers(w, s->virtual_tokens);
 }
 
 static void carve_encoder(lt_workspace *w, const room_sizes *s)
@@ -216,28 +227,29 @@ static void carve_room(lt_workspace *w)
 
 static void carve(lt_workspace *w)
 {
-    lt_dtype real = w->backend->real;
+    lt_dtype statistics = w->backend->statistics;
     int64_t hidden = w->config->hidden_size;
     lt_tensor *integers[] = {&w->ids,   &w->positions, &w->first_key, &w->offset,
                              &w->index, &w->targets,   &w->correct};
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
         *integers[i] = carve_values(w, LT_I32, 1);
-    w->loss = carve_values(w, real, 1);
+    w->loss = carve_values(w, statistics, 1);
+    w->totals = lt_tensor_1d(lt_arena_alloc(&w->arena, 3, sizeof(double)), LT_F64, 3);
     carve_blocks(w);
     if (w->settings.resid_pdrop > 0) w->branch = carve_rows(w, hidden);
     w->head_input = carve_rows(w, hidden);
     w->head_norm = carve_rows(w, hidden);
-    if (w->config->norm == LT_NORM_LAYER) w->head_mean = carve_values(w, real, 1);
-    w->head_rstd = carve_values(w, real, 1);
+    if (w->config->norm == LT_NORM_LAYER) w->head_mean = carve_values(w, statistics, 1);
+    w->head_rstd = carve_values(w, statistics, 1);
     carve_logits(w);
     if (w->settings.training) carve_backward(w);
     carve_room(w);
 
-    int32_t **staging[] = {&w->host_index, &w->host_targets,   &w->host_correct,
-                           &w->host_ids,   &w->host_positions, &w->host_offset};
+    int32_t **staging[] = {&w->host_index, &w->host_targets, &w->host_ids, &w->host_positions,
+                           &w->host_offset};
     for (size_t i = 0; i < sizeof staging / sizeof staging[0]; i++)
         *staging[i] = carve_staging(w);
-    w->host_loss = lt_arena_alloc(&w->host, (size_t)w->tokens, lt_dtype_size(real));
+    w->host_loss = lt_arena_alloc(&w->host, (size_t)w->tokens, lt_dtype_size(statistics));
 }
 
 /* Everything but the memory. */
@@ -246,7 +258,7 @@ static lt_status describe(lt_workspace *w, const lt_model *model,
 {
     const lt_model_config *config = &model->config;
     const lt_backend *backend = model->backend;
-    int64_t tokens, logit_bytes = config->vocab_size * (int64_t)lt_dtype_size(backend->real);
+    int64_t tokens, logit_bytes = config->vocab_size * (int64_t)lt_dtype_size(backend->statistics);
     if (settings->rows < 1 || settings->length < 1 || settings->head_chunk < 0)
         return lt_fail(err, LT_ERR_USAGE, "a batch of %lld rows of %lld tokens is not possible",
                        (long long)settings->rows, (long long)settings->length);
@@ -263,6 +275,7 @@ static lt_status describe(lt_workspace *w, const lt_model *model,
                         .backend = backend,
                         .adapter_count = model->adapter_count,
                         .batch_tokens = tokens,
+                        .virtual_tokens = room.virtual_tokens,
                         .tokens = tokens + room.running_tokens};
     int64_t chunk = settings->head_chunk;
     if (!chunk) chunk = lt_max_i64(HEAD_CHUNK_BYTES / lt_max_i64(logit_bytes, 1), 16);
@@ -312,6 +325,7 @@ lt_status lt_workspace_create(const lt_model *model, const lt_workspace_settings
                 lt_arena_reserve(&w->host, "staging", measured.host.used, (lt_memory){0}, err),
                 done);
     carve(w);
+    LT_TRY_GOTO(status, lt_zero(w->backend, &(lt_zero_args){.y = w->totals}, err), done);
     *out = w;
     w = NULL;
 done:

@@ -53,6 +53,7 @@ typedef struct lt_adapter_room {
     lt_tensor d_prefix;         /* [virtual, kv_heads head_dim]: summed over rows */
     lt_tensor own;              /* i32 [rows * length]: rows of `keys` that are the batch's */
     lt_tensor zeros, offsets;   /* i32 [rows]: 0, and the number of virtual tokens */
+    lt_tensor order;            /* i32 [virtual]: 0, 1, 2, ... */
 
     /* The network behind a prompt: table and its gradient [virtual, width], and what each stage
      * gives before and after its activation. */
@@ -68,6 +69,7 @@ struct lt_workspace {
     int adapter_count;        /* when it was made */
     int64_t tokens;           /* capacity, with virtual tokens */
     int64_t batch_tokens;     /* without */
+    int64_t virtual_tokens;   /* the most that stand in front of a row */
     int64_t chunk;            /* rows of logits held at a time */
     int64_t first_kept_layer; /* blocks below keep nothing for backward */
     lt_arena arena;           /* device */
@@ -85,9 +87,11 @@ struct lt_workspace {
     lt_tensor head_input; /* [tokens, hidden]: the gathered rows of `stream` */
     lt_tensor head_norm;  /* [tokens, hidden]: after the final norm */
     lt_tensor head_mean, head_rstd; /* [tokens] */
-    lt_tensor logits;               /* [chunk, vocab] */
-    lt_tensor logits_f32;           /* the same as f32; absent when real is f32 */
-    lt_tensor loss, correct;        /* real and i32 [tokens] */
+    lt_tensor logits;               /* statistics [chunk, vocab] */
+    lt_tensor d_logits;             /* real: their gradient, in the same memory */
+    lt_tensor logits_f32;           /* the same as f32; absent when statistics is f32 */
+    lt_tensor loss, correct;        /* statistics and i32 [tokens] */
+    lt_tensor totals;               /* f64 [3]: losses, targets, correct ones, not yet taken */
 
     /* Backward; absent unless training. */
     lt_tensor d_stream, d_norm;         /* [tokens, hidden] */
@@ -95,9 +99,9 @@ struct lt_workspace {
     lt_tensor d_activated, d_attention; /* the same memory, never used at the same time */
     lt_tensor d_qkv;                    /* like qkv */
 
-    /* Staging on the host, [tokens] each. */
-    int32_t *host_index, *host_targets, *host_correct, *host_ids, *host_positions, *host_offset;
-    void *host_loss; /* real */
+    /* Staging on the host, [tokens + virtual_tokens] each. */
+    int32_t *host_index, *host_targets, *host_ids, *host_positions, *host_offset;
+    void *host_loss; /* statistics */
 };
 
 /* Sequences first_row .. first_row + rows, `length` tokens each, that lie in the pass from
@@ -113,6 +117,8 @@ typedef struct lt_span {
     const lt_adapter *adapter;
 } lt_span;
 
+enum { LT_RECORDED_STEPS = 8 };
+
 /* Keys and values of earlier tokens. */
 struct lt_kv_cache {
     const lt_model *model; /* borrowed */
@@ -124,6 +130,12 @@ struct lt_kv_cache {
     const lt_adapter **adapters; /* [rows]: of the sequence that a row holds */
     lt_group *groups;            /* [rows]: scratch of a decoding step, and so are the spans */
     lt_span *spans, *head_spans;
+    /* Of the rows with new ids, side by side, when the next ids are chosen on the device: i32. */
+    lt_tensor history;                       /* [rows, capacity] */
+    lt_tensor history_count, sequence, next; /* [rows] */
+    int32_t *host_rows;                      /* [rows]: staging */
+    struct lt_recorded_step *recorded;       /* [LT_RECORDED_STEPS], or NULL */
+    uint64_t clock;
     lt_kv_cache **prefixes; /* [adapter_count]: virtual tokens of an adapter, one row; NULL
                                until they are asked for */
 };
@@ -194,7 +206,9 @@ lt_status lt_stack_forward(const lt_pass *pass, lt_err *err);
 
 /* --- Head (head.c) --------------------------------------------------------------------------- */
 
-/* Gathers the rows host_index[0..count) of the stream and takes the final norm of them. */
+/* Puts host_index[0..count), the rows of the stream that get logits, on the device. */
+lt_status lt_head_choose(const lt_workspace *workspace, int64_t count, lt_err *err);
+/* Gathers these rows and takes the final norm of them. */
 lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err);
 /* Loss of gathered row i against host_targets[i], into host_loss and host_correct. With `gradient`
  * also the backward pass of head and final norm, which leaves d_stream. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails when a C file is not formatted as .clang-format says. With --fix it formats them.
+# Fails when a C, C++ or CUDA file is not formatted as .clang-format says. With --fix it formats them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,7 +7,7 @@ if ! command -v clang-format >/dev/null; then
     echo "format: skipped, clang-format is not installed"
     exit 0
 fi
-mapfile -t files < <(git ls-files '*.c' '*.h')
+mapfile -t files < <(git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh')
 if [ "${1:-}" = --fix ]; then
     clang-format -i "${files[@]}"
 else

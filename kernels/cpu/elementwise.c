@@ -47,6 +47,7 @@ INLINE void derive_piece(lt_activation activation, const float *x, const float *
         call(LT_ACTIVATION_TANH);        \
         break;                           \
     case LT_ACTIVATION_NONE:             \
+    case LT_ACTIVATION_SWIGLU:           \
         call(LT_ACTIVATION_NONE);        \
         break;                           \
     }

@@ -420,8 +420,21 @@ static int64_t block_depth(const product *x)
     return lt_max_i64(divide_up(divide_up(x->k, lt_max_i64(blocks, 1)), 16) * 16, 16);
 }
 
+/* v to preactivation, then silu(gate) * up of it. */
+static lt_status swiglu_product(const lt_backend *backend, const lt_matmul_args *a, lt_err *err)
+{
+    lt_matmul_args product = *a;
+    product.c = a->preactivation;
+    product.preactivation = (lt_tensor){0};
+    product.activation = LT_ACTIVATION_NONE;
+    LT_TRY(CPU(matmul)(backend, &product, err));
+    lt_swiglu_args swiglu = {.gate_up = a->preactivation, .y = a->c};
+    return CPU(swiglu_forward)(backend, &swiglu, err);
+}
+
 lt_status CPU(matmul)(const lt_backend *backend, const lt_matmul_args *a, lt_err *err)
 {
+    if (a->activation == LT_ACTIVATION_SWIGLU) return swiglu_product(backend, a, err);
     bool a_turned = a->layout == LT_MATMUL_TN, b_turned = a->layout == LT_MATMUL_NT;
     product x = {.args = a, .m = a->c.shape[0], .n = a->c.shape[1]};
     if (x.m == 0 || x.n == 0) return LT_OK;

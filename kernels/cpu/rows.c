@@ -212,9 +212,9 @@ static float largest_of(const float *x, int64_t n)
     return vec_largest(largest);
 }
 
-/* Sum of exp(x - top), which are stored over x with `keep`. Pieces are added in double: a
- * vocabulary is long. */
-static double sum_exp(float *x, int64_t n, float top, bool keep)
+/* Sum of exp(x - top), which are written to `kept` unless it is NULL; that may be x. Pieces are
+ * added in double: a vocabulary is long. */
+static double sum_exp(const float *x, int64_t n, float top, float *kept)
 {
     double total = 0;
     for (int64_t start = 0; start < n; start += PIECE) {
@@ -223,7 +223,7 @@ static double sum_exp(float *x, int64_t n, float top, bool keep)
         for (int64_t i = start; i < end; i += LANES) {
             vec e = vec_exp(vec_load_first(x + i, end - i) - vec_set(top));
             sum += vec_select(vec_first(end - i), e, vec_zero());
-            if (keep) vec_store_first(x + i, e, end - i);
+            if (kept) vec_store_first(kept + i, e, end - i);
         }
         total += (double)vec_sum(sum);
     }
@@ -241,24 +241,25 @@ static bool is_first_largest(const float *x, int64_t target, float top)
 static void cross_entropy_row(const lt_cross_entropy_args *a, int64_t r)
 {
     int64_t vocab = a->logits.shape[1];
-    float *x = row(&a->logits, r), *loss = (float *)a->loss.data + r;
+    const float *x = row(&a->logits, r);
+    float *d = a->gradient.data ? row(&a->gradient, r) : NULL, *loss = (float *)a->loss.data + r;
     int32_t target = ((const int32_t *)a->targets.data)[r];
     int32_t *correct = a->correct.data ? (int32_t *)a->correct.data + r : NULL;
     if (target == LT_IGNORE) {
         *loss = 0;
         if (correct) *correct = 0;
-        if (a->gradient) memset(x, 0, (size_t)vocab * sizeof *x);
+        if (d) memset(d, 0, (size_t)vocab * sizeof *d);
         return;
     }
     float top = largest_of(x, vocab), logit = x[target];
     if (correct) *correct = is_first_largest(x, target, top);
-    double sum = sum_exp(x, vocab, top, a->gradient);
+    double sum = sum_exp(x, vocab, top, d);
     *loss = (float)((double)top + log(sum) - (double)logit);
-    if (!a->gradient) return;
+    if (!d) return;
     vec scale = vec_set((float)(1 / sum));
     for (int64_t i = 0; i < vocab; i += LANES)
-        vec_store_first(x + i, vec_load_first(x + i, vocab - i) * scale, vocab - i);
-    x[target] -= 1;
+        vec_store_first(d + i, vec_load_first(d + i, vocab - i) * scale, vocab - i);
+    d[target] -= 1;
 }
 
 lt_status CPU(cross_entropy)(const lt_backend *backend, const lt_cross_entropy_args *a, UNUSED_ERR)

@@ -89,6 +89,7 @@ INLINE vec vec_activate(lt_activation activation, vec x)
     case LT_ACTIVATION_TANH:
         return vec_tanh(x);
     case LT_ACTIVATION_NONE:
+    case LT_ACTIVATION_SWIGLU: /* of two values: see matmul */
         break;
     }
     return x;
@@ -118,6 +119,7 @@ INLINE vec vec_activate_derivative(lt_activation activation, vec x)
         return vec_set(4.0f) * e / ((one + e) * (one + e));
     }
     case LT_ACTIVATION_NONE:
+    case LT_ACTIVATION_SWIGLU: /* of two values: see matmul */
         break;
     }
     return one;

@@ -24,6 +24,7 @@ double REF(activate)(lt_activation activation, double x)
     case LT_ACTIVATION_TANH:
         return tanh(x);
     case LT_ACTIVATION_NONE:
+    case LT_ACTIVATION_SWIGLU: /* of two values: see matmul */
         break;
     }
     return x;
@@ -48,6 +49,7 @@ double REF(activate_derivative)(lt_activation activation, double x)
     case LT_ACTIVATION_TANH:
         return 1 / (cosh(x) * cosh(x)); /* 1 - tanh^2, which cancels */
     case LT_ACTIVATION_NONE:
+    case LT_ACTIVATION_SWIGLU: /* of two values: see matmul */
         break;
     }
     return 1;

@@ -14,14 +14,28 @@ static double product(lt_matmul_layout layout, const lt_tensor *a, const lt_tens
     return sum;
 }
 
+/* v to preactivation, then silu(gate) * up of it. */
+static lt_status swiglu_product(const lt_backend *backend, const lt_matmul_args *a, lt_err *err)
+{
+    lt_matmul_args product = *a;
+    product.c = a->preactivation;
+    product.preactivation = (lt_tensor){0};
+    product.activation = LT_ACTIVATION_NONE;
+    LT_TRY(REF(matmul)(backend, &product, err));
+    lt_swiglu_args swiglu = {.gate_up = a->preactivation, .y = a->c};
+    return REF(swiglu_forward)(backend, &swiglu, err);
+}
+
 REFERENCE(matmul, lt_matmul_args)
 {
+    if (a->activation == LT_ACTIVATION_SWIGLU) return swiglu_product(backend, a, err);
     for (int64_t i = 0; i < a->c.shape[0]; i++) {
         for (int64_t j = 0; j < a->c.shape[1]; j++) {
             double v = product(a->layout, &a->a, &a->b, i, j);
             if (a->a_extra.data) v += product(a->layout, &a->a_extra, &a->b_extra, i, j);
             if (a->bias.data) v += values(&a->bias)[j];
             if (a->preactivation.data) row(&a->preactivation, i)[j] = (real)v;
+            if (a->activation != LT_ACTIVATION_NONE) v = (real)v;
             v = REF(activate)(a->activation, v);
             if (a->residual.data) v += row(&a->residual, i)[j];
             if (a->accumulate) v += row(&a->c, i)[j];

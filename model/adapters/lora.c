@@ -215,17 +215,17 @@ done:
 
 static void carve(lt_model *model, lt_adapter *adapter, lt_arena *arena)
 {
-    lt_dtype real = model->backend->real;
+    lt_dtype statistics = model->backend->statistics;
     int64_t linears = model->config.num_hidden_layers * LT_LINEAR_COUNT;
     for (int64_t i = 0; adapter->config.use_dora && i < linears; i++) {
         for (int k = 0; k < adapter->linears[i].part_count; k++) {
             lt_lora_part *p = &adapter->linears[i].parts[k];
             if (p->rank == 0) continue;
             size_t rows = (size_t)p->rows;
-            void *norm = lt_arena_alloc(arena, rows, lt_dtype_size(real));
-            void *scale = lt_arena_alloc(arena, rows, lt_dtype_size(real));
-            p->norm = lt_tensor_1d(norm, real, p->rows);
-            p->scale = lt_tensor_1d(scale, real, p->rows);
+            void *norm = lt_arena_alloc(arena, rows, lt_dtype_size(statistics));
+            void *scale = lt_arena_alloc(arena, rows, lt_dtype_size(statistics));
+            p->norm = lt_tensor_1d(norm, statistics, p->rows);
+            p->scale = lt_tensor_1d(scale, statistics, p->rows);
         }
     }
 }

@@ -44,9 +44,9 @@ static lt_status refresh_part(const lt_model *model, const lt_lora_part *p, lt_t
                               .norm = p->norm,
                               .scaling = p->scaling};
     if (into_magnitudes) {
-        norm.norm = model->params[p->magnitude].weight;
+        lt_convert_args copy = {.x = p->norm, .y = model->params[p->magnitude].weight};
         LT_TRY(lt_dora_norm(model->backend, &norm, err));
-        norm.norm = p->norm;
+        LT_TRY(lt_convert(model->backend, &copy, err));
     }
     norm.magnitude = model->params[p->magnitude].weight;
     norm.scale = p->scale;

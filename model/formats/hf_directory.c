@@ -155,8 +155,30 @@ static lt_status list_chunks(const source *sources, int source_count, chunk **ou
     return LT_OK;
 }
 
-static lt_status convert_chunk(const lt_backend *backend, const chunk *c, lt_err *err)
+/* Straight from the memory map, as far as the file has them as they are wanted. *done: rows. */
+static lt_status copy_chunk(const lt_backend *backend, const chunk *c, int64_t *done, lt_err *err)
 {
+    const source *s = c->source;
+    lt_dtype dtype = s->param->dtype;
+    size_t row_bytes = (size_t)s->layout.columns * lt_dtype_size(dtype);
+    int64_t run;
+    for (*done = 0; *done < c->count; *done += run) {
+        int64_t first = c->first + *done;
+        const void *from =
+            lt_layout_in_place(&s->layout, s->entries, dtype, first, c->count - *done, &run);
+        if (!from) return LT_OK;
+        char *to = (char *)s->param->weight.data + (size_t)first * row_bytes;
+        LT_TRY(backend->upload(backend, to, from, (size_t)run * row_bytes, err));
+    }
+    return LT_OK;
+}
+
+static lt_status convert_chunk(const lt_backend *backend, const chunk *whole, lt_err *err)
+{
+    int64_t done;
+    LT_TRY(copy_chunk(backend, whole, &done, err));
+    if (done == whole->count) return LT_OK;
+    const chunk rest = {whole->source, whole->first + done, whole->count - done}, *c = &rest;
     const source *s = c->source;
     int64_t count = c->count * s->layout.columns;
     lt_dtype dtype = s->param->dtype;

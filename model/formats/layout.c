@@ -112,6 +112,22 @@ lt_status lt_layout_read(const lt_param_layout *layout, const lt_safetensors *co
     return LT_OK;
 }
 
+const void *lt_layout_in_place(const lt_param_layout *layout,
+                               const lt_safetensors_entry *const *entries, lt_dtype dtype,
+                               int64_t first, int64_t count, int64_t *run)
+{
+    int part;
+    int64_t place;
+    if (layout->row->layout == LT_LAYOUT_TRANSPOSED) return NULL;
+    *run = run_length(layout, first, count);
+    lt_layout_place(layout, first, &part, &place);
+    const char *stored = entries[part]->dtype;
+    bool same = (dtype == LT_F32 && strcmp(stored, "F32") == 0) ||
+                (dtype == LT_BF16 && strcmp(stored, "BF16") == 0);
+    size_t offset = (size_t)(place * layout->columns) * lt_dtype_size(dtype);
+    return same ? entries[part]->data + offset : NULL;
+}
+
 void lt_layout_write(const lt_param_layout *layout, int64_t first, int64_t count,
                      const float *values, lt_dtype dtype, void *out)
 {

@@ -36,6 +36,12 @@ lt_status lt_layout_read(const lt_param_layout *layout, const lt_safetensors *co
                          const lt_safetensors_entry *const *entries, int64_t first, int64_t count,
                          float *out, lt_err *err);
 
+/* Where the canonical rows from `first` on lie in a file just as they are wanted in memory, and how
+ * many of them together (*run, at most `count`). NULL: they have to be converted or turned. */
+const void *lt_layout_in_place(const lt_param_layout *layout,
+                               const lt_safetensors_entry *const *entries, lt_dtype dtype,
+                               int64_t first, int64_t count, int64_t *run);
+
 /* Puts canonical rows [first, first + count), which all belong to one part, into that part's whole
  * tensor `out` of `dtype`. */
 void lt_layout_write(const lt_param_layout *layout, int64_t first, int64_t count,

@@ -1,5 +1,4 @@
-/* Every operation but matmul and attention, on every backend. */
-#include "base/batch.h"
+/* The operations on rows and elements, on every backend. */
 #include "tests/unit/kernels/kernel_test.h"
 
 /* Sizes around the vector widths 8 and 16, the pieces of 4096, and none at all. */
@@ -590,119 +589,6 @@ static void test_indexed(void **state)
         test_all_backends(run_cache_append, &large, "cache append, large");
 }
 
-/* flags: 1 gradient, 2 large logits, 4 ties for the largest */
-static void run_cross_entropy(test_run *t)
-{
-    const size_case *p = t->parameters;
-    float *logits = p->flag & 1 ? test_inout(t, room(p)) : test_input(t, room(p));
-    stretch(logits, room(p), p->flag & 2 ? 200 : 3, 0);
-    int32_t *targets = test_integers(t, p->rows, p->dim);
-    for (int64_t r = 0; r < p->rows; r++) {
-        float *x = logits + r * (p->dim + p->gap);
-        if (r % 3 == 1) x[targets[r]] = 400;
-        if (p->flag & 4) x[p->dim - 1] = x[p->dim / 2] = 400;
-        if (r % 5 == 4) targets[r] = LT_IGNORE;
-    }
-    lt_cross_entropy_args a = {.logits = rows_of(p, logits),
-                               .targets = lt_tensor_1d(targets, LT_I32, p->rows),
-                               .loss = vector_of(test_output(t, p->rows), p->rows),
-                               .gradient = p->flag & 1};
-    float *correct = test_output(t, p->rows); /* integers 0 and 1: as floats 0 and a denormal */
-    a.correct = lt_tensor_1d(correct, LT_I32, p->rows);
-    TEST_CALL(t, cross_entropy, a);
-    for (int64_t r = 0; r < p->rows; r++)
-        correct[r] = (float)((int32_t *)correct)[r];
-}
-
-static void test_cross_entropy(void **state)
-{
-    (void)state;
-    on_all_sizes(run_cross_entropy, 8, "cross_entropy");
-}
-
-/* --- Once a step ----------------------------------------------------------------------------- */
-
-/* flags: 1 later step, 2 no decay, 4 scale not finite */
-static void run_adamw(test_run *t)
-{
-    const size_case *p = t->parameters;
-    int64_t n = p->rows * p->dim;
-    float *w = test_inout(t, n), *g = test_input(t, n), *m = test_inout(t, n);
-    float *v = test_inout(t, n), scale = p->flag & 4 ? NAN : 0.25f;
-    for (int64_t i = 0; i < n; i++)
-        v[i] *= v[i];
-    lt_adamw_args a = {.weight = vector_of(w, n),
-                       .gradient = vector_of(g, n),
-                       .m = vector_of(m, n),
-                       .v = vector_of(v, n),
-                       .scale = vector_of(&scale, 1),
-                       .learning_rate = 1e-2,
-                       .beta1 = 0.9,
-                       .beta2 = 0.95,
-                       .epsilon = 1e-8,
-                       .weight_decay = p->flag & 2 ? 0 : 0.1,
-                       .step = p->flag & 1 ? 1000 : 1};
-    TEST_CALL(t, adamw, a);
-}
-
-static void test_optimizer(void **state)
-{
-    (void)state;
-    on_all_sizes(run_adamw, 8, "adamw");
-    size_case large = {1, 70001, 0, 0};
-    test_all_backends(run_adamw, &large, "adamw, several chunks");
-}
-
-static void test_sum_squares(void **state)
-{
-    (void)state;
-    for (int isa = 0; isa < 3; isa++)
-        for (size_t i = 0; i <= SIZES; i++) {
-            int64_t n = i < SIZES ? sizes[i][0] * sizes[i][1] : 70001;
-            double sums[3] = {0};
-            for (int threads = 1; threads <= 3 && test_backend_kept(isa, threads); threads++) {
-                test_run run = {.backend = test_backend_kept(isa, threads)}, *t = &run;
-                const float *x = test_input(t, n);
-                double *sum = &sums[threads - 1], expected = 2;
-                *sum = 2;
-                lt_sum_squares_args a = {vector_of((float *)x, n), lt_tensor_1d(sum, LT_F64, 1)};
-                TEST_CALL(t, sum_squares, a);
-                for (int64_t j = 0; j < n; j++)
-                    expected += (double)x[j] * (double)x[j];
-                assert_true(fabs(*sum - expected) <= 1e-12 * expected);
-                assert_true(*sum == sums[0]); /* whatever the number of threads */
-                test_end(t);
-            }
-        }
-}
-
-static void clip(double squares, double gradient_scale, double max_norm, float *norm, float *scale)
-{
-    lt_clip_scale_args a = {lt_tensor_1d(&squares, LT_F64, 1), vector_of(norm, 1),
-                            vector_of(scale, 1), gradient_scale, max_norm};
-    test_ok(lt_clip_scale(test_backend_kept(0, 1), &a, NULL), NULL);
-}
-
-static void test_clip_scale(void **state)
-{
-    float norm, scale;
-    (void)state;
-    clip(64, 0.5, 1, &norm, &scale); /* norm 4, clipped to 1 */
-    assert_true(norm == 4 && scale == 0.125f);
-    clip(64, 0.5, 5, &norm, &scale);
-    assert_true(norm == 4 && scale == 0.5f);
-    clip(64, 0.5, 0, &norm, &scale);
-    assert_true(norm == 4 && scale == 0.5f);
-    clip(0, 0.5, 1, &norm, &scale);
-    assert_true(norm == 0 && scale == 0.5f);
-    clip(INFINITY, 0.5, 1, &norm, &scale);
-    assert_true(isinf(norm) && isnan(scale));
-    clip(NAN, 0.5, 0, &norm, &scale);
-    assert_true(isnan(norm) && isnan(scale));
-    clip(64, INFINITY, 0, &norm, &scale); /* no trained tokens */
-    assert_true(isnan(scale));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -720,10 +606,6 @@ int main(void)
         cmocka_unit_test(test_dora_of_nothing),
         cmocka_unit_test(test_dora_refusals),
         cmocka_unit_test(test_indexed),
-        cmocka_unit_test(test_cross_entropy),
-        cmocka_unit_test(test_optimizer),
-        cmocka_unit_test(test_sum_squares),
-        cmocka_unit_test(test_clip_scale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -303,24 +303,32 @@ static void test_presets(void **state)
         const char *name;
         int64_t vocab, parameters;
     } known[] = {
-        {"gpt2", 50257, 124439808},         {"gpt2-124m", 50257, 124439808},
-        {"gpt2-medium", 50257, 354823168},  {"gpt2-large", 50257, 774030080},
-        {"gpt2-xl", 50257, 1557611200},     {"pythia-14m", 50304, 14067712},
-        {"pythia-70m", 50304, 70426624},    {"pythia-160m", 50304, 162322944},
-        {"pythia-410m", 50304, 405334016},  {"pythia-1b", 50304, 1011781632},
-        {"pythia-1.4b", 50304, 1414647808}, {"pythia-2.8b", 50304, 2775208960},
-        {"llama-15m", 32000, 15191712},     {"llama-1.1b", 32000, 1100048384},
-        {"qwen2-0.5b", 151936, 494032768},  {"qwen2-1.5b", 151936, 1543714304},
-        {"qwen3-0.6b", 151936, 596049920},  {"qwen3-1.7b", 151936, 1720574976},
+        {"gpt2", 50257, 124439808},          {"gpt2-124m", 50257, 124439808},
+        {"gpt2-medium", 50257, 354823168},   {"gpt2-large", 50257, 774030080},
+        {"gpt2-xl", 50257, 1557611200},      {"pythia-14m", 50304, 14067712},
+        {"pythia-70m", 50304, 70426624},     {"pythia-160m", 50304, 162322944},
+        {"pythia-410m", 50304, 405334016},   {"pythia-1b", 50304, 1011781632},
+        {"pythia-1.4b", 50304, 1414647808},  {"pythia-2.8b", 50304, 2775208960},
+        {"llama-15m", 32000, 15191712},      {"llama-1.1b", 32000, 1100048384},
+        {"qwen2-0.5b", 151936, 494032768},   {"qwen2-1.5b", 151936, 1543714304},
+        {"qwen3-0.6b", 151936, 596049920},   {"qwen3-1.7b", 151936, 1720574976},
+        {"gpt2-1.5b", 50257, 1557611200},    {"pythia-6.9b", 50432, 6857302016},
+        {"pythia-12b", 50688, 11846072320},  {"llama-2-7b", 32000, 6738415616},
+        {"llama-2-13b", 32000, 13015864320}, {"llama-3-8b", 128256, 8030261248},
+        {"mistral-7b", 32768, 7248023552},   {"qwen2.5-3b", 151936, 3085938688},
+        {"qwen2.5-7b", 152064, 7615616512},  {"qwen2.5-14b", 152064, 14770033664},
+        {"qwen3-4b", 151936, 4022468096},    {"qwen3-8b", 151936, 8190735360},
     };
     for (size_t i = 0; i < LT_COUNT_OF(known); i++) {
         int64_t parameters = preset_parameters(known[i].name, known[i].vocab, backend);
+        assert_int_equal(lt_model_preset_vocab(known[i].name), known[i].vocab);
         if (parameters != known[i].parameters)
             fail_msg("%s: %lld parameters instead of %lld", known[i].name, (long long)parameters,
                      (long long)known[i].parameters);
     }
     for (const char *const *name = lt_model_presets(); *name; name++)
-        assert_true(preset_parameters(*name, 100, backend) > 0);
+        assert_true(preset_parameters(*name, 100, backend) > 0 && lt_model_preset_vocab(*name) > 0);
+    assert_int_equal(lt_model_preset_vocab("nowhere"), 0);
     lt_backend_free(backend);
 }
 

@@ -157,6 +157,21 @@ static void make_prompts(lt_ids prompts[PROMPTS], int64_t vocab)
                            err));
 }
 
+static int32_t choose(const lt_backend *backend, float *logits, int64_t vocab,
+                      const lt_sampling *sampling, int32_t *history, int64_t count,
+                      int64_t sequence)
+{
+    int32_t id = -1, count32 = (int32_t)count, sequence32 = (int32_t)sequence;
+    lt_sample_tokens_args args = {.logits = lt_tensor_2d(logits, LT_F32, 1, vocab),
+                                  .history = lt_tensor_2d(history, LT_I32, 1, count),
+                                  .history_count = lt_tensor_1d(&count32, LT_I32, 1),
+                                  .sequence = lt_tensor_1d(&sequence32, LT_I32, 1),
+                                  .ids = lt_tensor_1d(&id, LT_I32, 1),
+                                  .sampling = *sampling};
+    OK(lt_sample_tokens(backend, &args, err));
+    return id;
+}
+
 /* The answer of one prompt by full forwards only. */
 static void slow_answer(const lt_model *model, const lt_ids *prompt, const lt_sampling *sampling,
                         uint64_t sequence, int64_t count, int32_t *out)
@@ -167,7 +182,8 @@ static void slow_answer(const lt_model *model, const lt_ids *prompt, const lt_sa
     for (int64_t i = 0; i < count; i++, length++) {
         b.batch.length = length;
         float *logits = logits_of(model, &b.batch);
-        out[i] = lt_sample(logits + (length - 1) * vocab, vocab, sampling, b.ids, length, sequence);
+        out[i] = choose(model->backend, logits + (length - 1) * vocab, vocab, sampling, b.ids,
+                        length, (int64_t)sequence);
         b.ids[length] = out[i];
         free(logits);
     }

@@ -1,6 +1,7 @@
 /* The parameter table: places, segments, freezing, plan against run, initialisation, growth. */
 #include "base/fsio.h"
 #include "golden.h"
+#include "base/memory.h"
 #include "model/memory.h"
 #include "model/params.h"
 
@@ -30,8 +31,8 @@ static void check_places(const lt_model *model)
     int64_t weight_end = 0, gradient_end = 0;
     for (int i = 0; i < model->param_count; i++) {
         const lt_param *p = &model->params[i];
-        assert_int_equal(p->offset % 64, 0);
-        assert_true(p->offset >= weight_end && p->offset < weight_end + 64);
+        assert_int_equal(p->offset % LT_QUANTISED_BLOCK, 0);
+        assert_true(p->offset >= weight_end && p->offset < weight_end + LT_QUANTISED_BLOCK);
         weight_end = p->offset + lt_tensor_count(p->weight);
         assert_int_equal(p->decay, p->ndim == 2);
         assert_ptr_equal(p->weight.data, (float *)model->weights.base + p->offset);
@@ -40,7 +41,8 @@ static void check_places(const lt_model *model)
             assert_null(p->gradient.data);
             continue;
         }
-        assert_true(p->gradient_offset >= gradient_end && p->gradient_offset < gradient_end + 64);
+        assert_true(p->gradient_offset >= gradient_end &&
+                    p->gradient_offset < gradient_end + LT_QUANTISED_BLOCK);
         gradient_end = p->gradient_offset + lt_tensor_count(p->weight);
     }
     assert_true(model->weight_count >= weight_end && model->gradient_count >= gradient_end);

@@ -4,12 +4,8 @@
  * largest weight, or the weight at which the likeliest ids together reach some probability. Both
  * come from a radix descent over the weights' bits, four passes over the vocabulary, with no
  * sorting and no memory. What a filter drops gets weight 0, so that each works on what the one
- * before left. */
-#include <math.h>
-#include <string.h>
-
-#include "base/rng.h"
-#include "model/model.h"
+ * before left. Logits are f32, whatever `real` is. */
+#include "kernels/ref/ref.h"
 
 static int64_t argmax(const float *logits, int64_t vocab)
 {
@@ -124,11 +120,12 @@ static int64_t draw(const float *weights, int64_t vocab, double u)
     return last;
 }
 
-int32_t lt_sample(float *logits, int64_t vocab, const lt_sampling *sampling, const int32_t *history,
-                  int64_t history_count, uint64_t sequence)
+static int32_t sample(float *logits, int64_t vocab, const lt_sampling *sampling,
+                      const int32_t *history, int64_t history_count, uint64_t sequence)
 {
     double penalty = sampling->repetition_penalty;
-    if (penalty > 0 && penalty != 1) penalise(logits, vocab, penalty, history, history_count);
+    if (history && penalty > 0 && penalty != 1)
+        penalise(logits, vocab, penalty, history, history_count);
     int64_t best = argmax(logits, vocab);
     if (sampling->temperature <= 0 || !isfinite(logits[best])) return (int32_t)best;
 
@@ -144,4 +141,18 @@ int32_t lt_sample(float *logits, int64_t vocab, const lt_sampling *sampling, con
     uint64_t stream = lt_rng_stream(LT_RNG_SAMPLE, sequence, 0);
     double u = lt_random_uniform(sampling->seed, stream, (uint64_t)history_count);
     return (int32_t)draw(weights, vocab, u);
+}
+
+REFERENCE(sample_tokens, lt_sample_tokens_args)
+{
+    int64_t vocab = a->logits.shape[1];
+    for (int64_t r = 0; vocab > 0 && r < a->logits.shape[0]; r++) {
+        float *logits = (float *)a->logits.data + r * a->logits.stride[0];
+        const int32_t *history = a->history.data;
+        if (history) history += r * a->history.stride[0];
+        ((int32_t *)a->ids.data)[r] =
+            sample(logits, vocab, &a->sampling, history, integers(&a->history_count)[r],
+                   (uint64_t)integers(&a->sequence)[r]);
+    }
+    return LT_OK;
 }

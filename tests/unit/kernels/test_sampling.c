@@ -1,5 +1,5 @@
-/* lt_sample against its definition, written the slow way with sorting. */
-#include "golden.h"
+/* sample_tokens against its definition, written the slow way with sorting. */
+#include "tests/unit/kernels/kernel_test.h"
 
 enum { VOCAB = 40 };
 
@@ -9,12 +9,26 @@ static void random_logits(float *logits, uint64_t seed)
         logits[i] = (float)(3 * lt_random_normal(seed, 1, (uint64_t)i));
 }
 
-static int32_t sample(const float *logits, lt_sampling s, uint64_t sequence)
+static int32_t sample_after(const float *logits, lt_sampling s, const int32_t *history,
+                            int32_t count, int32_t sequence)
 {
     float scratch[VOCAB];
-    const int32_t history[] = {1, 2, 3};
+    int32_t id = -1;
+    lt_sample_tokens_args a = {.logits = lt_tensor_2d(scratch, LT_F32, 1, VOCAB),
+                               .history = lt_tensor_2d((void *)history, LT_I32, 1, count),
+                               .history_count = lt_tensor_1d(&count, LT_I32, 1),
+                               .sequence = lt_tensor_1d(&sequence, LT_I32, 1),
+                               .ids = lt_tensor_1d(&id, LT_I32, 1),
+                               .sampling = s};
     memcpy(scratch, logits, sizeof scratch);
-    return lt_sample(scratch, VOCAB, &s, history, 3, sequence);
+    test_ok(lt_sample_tokens(test_backend_kept(0, 1), &a, NULL), NULL);
+    return id;
+}
+
+static int32_t sample(const float *logits, lt_sampling s, int32_t sequence)
+{
+    const int32_t history[] = {1, 2, 3};
+    return sample_after(logits, s, history, 3, sequence);
 }
 
 /* Which ids come up in many draws, and how often. */
@@ -22,7 +36,7 @@ static void count_draws(const float *logits, lt_sampling s, int draws, int count
 {
     memset(counts, 0, VOCAB * sizeof *counts);
     for (int i = 0; i < draws; i++)
-        counts[sample(logits, s, (uint64_t)i)]++;
+        counts[sample(logits, s, i)]++;
 }
 
 static void test_greedy(void **state)
@@ -45,7 +59,7 @@ static void test_temperature(void **state)
     float logits[VOCAB];
     random_logits(logits, 1);
     int best = sample(logits, (lt_sampling){0}, 0), counts[VOCAB], draws = 20000;
-    for (uint64_t i = 0; i < 100; i++)
+    for (int i = 0; i < 100; i++)
         assert_int_equal(sample(logits, (lt_sampling){.temperature = 1e-6}, i), best);
     double temperature = 1.7, total = 0;
     for (int i = 0; i < VOCAB; i++)
@@ -62,18 +76,18 @@ static void test_temperature(void **state)
 static void test_determinism(void **state)
 {
     (void)state;
-    float logits[VOCAB], scratch[VOCAB];
+    float logits[VOCAB];
     const int32_t history[] = {5, 6, 7, 8};
     int changed[3] = {0};
     random_logits(logits, 2);
-    for (uint64_t i = 0; i < 50; i++) {
-        lt_sampling s = {.temperature = 2, .seed = i}, t = {.temperature = 2, .seed = i + 100};
+    for (int32_t i = 0; i < 50; i++) {
+        lt_sampling s = {.temperature = 2, .seed = (uint64_t)i}, t = s;
+        t.seed += 100;
         int32_t id = sample(logits, s, i);
         assert_int_equal(id, sample(logits, s, i));
         changed[0] += id != sample(logits, t, i);
         changed[1] += id != sample(logits, s, i + 1000);
-        memcpy(scratch, logits, sizeof scratch);
-        changed[2] += id != lt_sample(scratch, VOCAB, &s, history, 4, i);
+        changed[2] += id != sample_after(logits, s, history, 4, i);
     }
     assert_true(changed[0] > 10 && changed[1] > 10 && changed[2] > 10);
 }
@@ -184,22 +198,61 @@ static void test_min_p(void **state)
 static void test_repetition_penalty(void **state)
 {
     (void)state;
-    float logits[VOCAB] = {0}, scratch[VOCAB];
+    float logits[VOCAB] = {0};
     const int32_t history[] = {4, 4, 4, 5, -1, VOCAB};
     lt_sampling s = {.repetition_penalty = 2};
     logits[4] = 3; /* once halved: 1.5; were it penalised for each time, 0.375 */
     logits[6] = 1;
-    memcpy(scratch, logits, sizeof scratch);
-    assert_int_equal(lt_sample(scratch, VOCAB, &s, history, 6, 0), 4);
+    assert_int_equal(sample_after(logits, s, history, 6, 0), 4);
     logits[6] = 1.6f;
-    memcpy(scratch, logits, sizeof scratch);
-    assert_int_equal(lt_sample(scratch, VOCAB, &s, history, 6, 0), 6);
+    assert_int_equal(sample_after(logits, s, history, 6, 0), 6);
     for (int i = 0; i < VOCAB; i++)
         logits[i] = -10;
     logits[5] = -3; /* negative ones grow: -6 */
     logits[6] = -5;
-    memcpy(scratch, logits, sizeof scratch);
-    assert_int_equal(lt_sample(scratch, VOCAB, &s, history, 6, 0), 6);
+    assert_int_equal(sample_after(logits, s, history, 6, 0), 6);
+}
+
+/* Rows do not know of each other, whatever lies between them; on every backend, f64 too. */
+static void test_rows(void **state)
+{
+    enum { ROWS = 5, STRIDE = VOCAB + 3, CAPACITY = 9 };
+    lt_sampling s = {.temperature = 1.5, .top_k = 30, .top_p = 0.9, .min_p = 0.01};
+    lt_backend *wide = NULL;
+    (void)state;
+    s.repetition_penalty = 1.7;
+    test_ok(lt_backend_create_double(&wide, NULL), NULL);
+    for (int isa = 0; isa < 4; isa++)
+        for (int with_history = 0; with_history < 2; with_history++) {
+            const lt_backend *backend = isa < 3 ? test_backend_kept(isa, 1) : wide;
+            if (!backend) continue;
+            test_run run = {.backend = backend}, *t = &run;
+            float *logits = test_inout(t, ROWS * STRIDE), kept[ROWS * STRIDE];
+            int32_t *history = test_integers(t, ROWS * CAPACITY, VOCAB);
+            int32_t *count = test_integers(t, ROWS, CAPACITY + 1);
+            int32_t *sequence = test_integers(t, ROWS, 1000), ids[ROWS];
+            for (int i = 0; i < ROWS * STRIDE; i++)
+                kept[i] = logits[i] *= 5;
+            lt_sample_tokens_args a = {.logits = lt_tensor_2d(logits, LT_F32, ROWS, VOCAB),
+                                       .history_count = lt_tensor_1d(count, LT_I32, ROWS),
+                                       .sequence = lt_tensor_1d(sequence, LT_I32, ROWS),
+                                       .ids = lt_tensor_1d(ids, LT_I32, ROWS),
+                                       .sampling = s};
+            a.logits.stride[0] = STRIDE;
+            if (with_history) a.history = lt_tensor_2d(history, LT_I32, ROWS, CAPACITY);
+            TEST_CALL(t, sample_tokens, a);
+            for (int r = 0; r < ROWS; r++) {
+                lt_sampling alone = s;
+                if (!with_history) alone.repetition_penalty = 0;
+                assert_int_equal(ids[r],
+                                 sample_after(kept + r * STRIDE, alone, history + r * CAPACITY,
+                                              count[r], sequence[r]));
+                for (int j = VOCAB; j < STRIDE; j++)
+                    assert_true(logits[r * STRIDE + j] == kept[r * STRIDE + j]);
+            }
+            test_end(t);
+        }
+    lt_backend_free(wide);
 }
 
 int main(void)
@@ -208,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_greedy),      cmocka_unit_test(test_temperature),
         cmocka_unit_test(test_determinism), cmocka_unit_test(test_top_k),
         cmocka_unit_test(test_top_p),       cmocka_unit_test(test_top_p_after_top_k),
-        cmocka_unit_test(test_min_p),       cmocka_unit_test(test_repetition_penalty)};
+        cmocka_unit_test(test_min_p),       cmocka_unit_test(test_repetition_penalty),
+        cmocka_unit_test(test_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,27 @@
+/* Stands in for kernels/cuda where it is not compiled: the same entry points, which say so. */
+#include <stdio.h>
+
+#include "kernels/cuda/cuda.h"
+
+lt_cuda_build lt_cuda_this_build(void)
+{
+    return (lt_cuda_build){.code = ""};
+}
+
+lt_status lt_cuda_backend_create(const lt_backend_settings *settings, lt_backend **out, lt_err *err)
+{
+    lt_cuda_machine none = {0};
+    *out = NULL;
+    return lt_cuda_usable(lt_cuda_this_build(), &none, settings->index, err);
+}
+
+void lt_cuda_backend_free(lt_backend *backend)
+{
+    (void)backend;
+}
+
+void lt_cuda_matmul_describe(const lt_backend *backend, char *text, size_t size)
+{
+    (void)backend;
+    snprintf(text, size, "none");
+}
