@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "train/answer_text.h"
 #include "train/assistant.h"
+#include "train/device.h"
 
 /* Answers are printed after each so many prompts. */
 enum { PROMPTS_AT_ONCE = 64, HEADING_BYTES = 100 };
@@ -21,7 +22,7 @@ typedef struct generate_settings {
     bool greedy, json, quiet;
     double temperature, top_p, min_p, repetition_penalty;
     lt_string_list stop, adapter;
-    char *device;
+    char *device, *dtype, *matmul;
 } generate_settings;
 
 #define FIELD(name) offsetof(generate_settings, name)
@@ -137,12 +138,9 @@ static const lt_option options[] = {
      .type = LT_OPTION_FLAG,
      .offset = FIELD(quiet),
      .help = "No line about speed on stderr."},
-    {.name = "device",
-     .type = LT_OPTION_CHOICE,
-     .offset = FIELD(device),
-     .choices = "cpu|cuda",
-     .default_text = "cpu",
-     .help = "Where to compute."},
+    LT_DEVICE_OPTION(generate_settings, "auto"),
+    LT_DTYPE_OPTION(generate_settings),
+    LT_MATMUL_OPTION(generate_settings),
     {.name = "threads",
      .type = LT_OPTION_INT,
      .offset = FIELD(threads),
@@ -611,22 +609,23 @@ done:
 static lt_status run(const generate_settings *settings, const lt_sampling *sampling, lt_err *err)
 {
     lt_dataset *dataset = NULL;
-    lt_backend *backend = NULL;
+    lt_device_opened device = {0};
     lt_assistant assistant = {0};
     questions list = {0};
-    lt_backend_settings machine = {.device = strcmp(settings->device, "cuda") == 0 ? LT_DEVICE_CUDA
-                                                                                   : LT_DEVICE_CPU,
-                                   .threads = (int)settings->threads};
+    const lt_device_choice machine = {.device = settings->device,
+                                      .dtype = settings->dtype,
+                                      .matmul = settings->matmul,
+                                      .threads = (int)settings->threads};
     lt_status status = LT_OK;
     if (settings->data) LT_TRY_GOTO(status, lt_dataset_open(settings->data, &dataset, err), done);
     LT_TRY_GOTO(status, collect_questions(settings, dataset, &list, err), done);
-    LT_TRY_GOTO(status, lt_backend_create(&machine, &backend, err), done);
-    LT_TRY_GOTO(status, open_assistant(settings, backend, dataset, &assistant, err), done);
+    LT_TRY_GOTO(status, lt_device_open(&machine, &device, err), done);
+    LT_TRY_GOTO(status, open_assistant(settings, device.backend, dataset, &assistant, err), done);
     LT_TRY_GOTO(status, choose_adapters(assistant.model, &list, err), done);
     status = answer_all(&assistant, settings, sampling, &list, err);
 done:
     lt_assistant_close(&assistant);
-    lt_backend_free(backend);
+    lt_backend_free(device.backend);
     free_questions(&list);
     lt_dataset_close(dataset);
     return status;

@@ -8,9 +8,10 @@
 #include "cli/cli.h"
 #include "data_pipeline/tokenizer.h"
 #include "model/model.h"
+#include "train/device.h"
 
 typedef struct settings {
-    char *family, *preset, *tokenizer, *output, *dtype;
+    char *family, *preset, *tokenizer, *output, *dtype, *device;
     int64_t layers, hidden_size, heads, kv_heads, intermediate_size, max_position, seed;
     double initializer_range;
 } settings;
@@ -22,9 +23,10 @@ static const lt_option options[] = {
      .help = "Architecture; may be left out when a preset says it."},
     {"preset", LT_OPTION_STRING, offsetof(settings, preset), .metavar = "NAME",
      .help = "A known shape: gpt2-tiny, gpt2-small-cpu, gpt2 (or gpt2-124m), gpt2-medium, -large, "
-             "-xl; pythia-14m, -31m, -70m, -160m, -410m, -1b, -1.4b, -2.8b; llama-tiny, -15m, "
-             "-42m, -110m, -1.1b; mistral-110m; qwen2-tiny, -0.5b, -1.5b; qwen3-tiny, -0.6b, "
-             "-1.7b. The options below change single sizes of it."},
+             "-xl; pythia-14m, -31m, -70m, -160m, -410m, -1b, -1.4b, -2.8b, -6.9b, -12b; "
+             "dolly-v2-3b, -7b, -12b; llama-tiny, -15m, -42m, -110m, -1.1b; llama-2-7b, -13b; "
+             "llama-3-8b; mistral-110m, -7b; qwen2-tiny, -0.5b, -1.5b; qwen2.5-3b, -7b, -14b; "
+             "qwen3-tiny, -0.6b, -1.7b, -4b, -8b. The options below change single sizes of it."},
     {"layers", LT_OPTION_INT, offsetof(settings, layers), .min = 1, .max = 1024,
      .help = "Number of blocks."},
     {"hidden-size", LT_OPTION_INT, offsetof(settings, hidden_size), .min = 1, .max = 1048576,
@@ -50,6 +52,7 @@ static const lt_option options[] = {
      .max = 4294967295.0, .help = "The weights are a function of it and the shape."},
     {"dtype", LT_OPTION_CHOICE, offsetof(settings, dtype), .default_text = "f32",
      .choices = "f32|bf16|f16", .help = "Number type of the saved weights."},
+    LT_DEVICE_OPTION(settings, "cpu"),
 };
 /* clang-format on */
 
@@ -140,21 +143,23 @@ static lt_status init(const settings *s, lt_err *err)
 {
     lt_status status;
     lt_tokenizer *tokenizer = NULL;
-    lt_backend *backend = NULL;
+    lt_device_opened device = {0};
+    const lt_device_choice machine = {.device = s->device, .dtype = "float32"};
     lt_model *model = NULL;
     lt_model_config config = {0};
     LT_TRY_GOTO(status, lt_require_new_directory(s->output, err), done);
     LT_TRY_GOTO(status, lt_tokenizer_load(s->tokenizer, &tokenizer, err), done);
     LT_TRY_GOTO(status, make_config(s, tokenizer, &config, err), done);
-    LT_TRY_GOTO(status, lt_backend_create(&(lt_backend_settings){0}, &backend, err), done);
-    LT_TRY_GOTO(status, lt_model_create(&config, backend, (uint64_t)s->seed, &model, err), done);
+    LT_TRY_GOTO(status, lt_device_open(&machine, &device, err), done);
+    LT_TRY_GOTO(status, lt_model_create(&config, device.backend, (uint64_t)s->seed, &model, err),
+                done);
     LT_TRY_GOTO(status, write_model(s, model, tokenizer, err), done);
     print_summary(s, model);
 
 done:
     lt_model_config_free(&config);
     lt_model_free(model);
-    lt_backend_free(backend);
+    lt_backend_free(device.backend);
     lt_tokenizer_free(tokenizer);
     return status;
 }

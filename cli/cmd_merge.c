@@ -8,10 +8,11 @@
 #include "base/rng.h"
 #include "cli/adapters.h"
 #include "cli/cli.h"
+#include "train/device.h"
 #include "train/open_model.h"
 
 typedef struct merge_settings {
-    char *model, *adapter, *output, *dtype;
+    char *model, *adapter, *output, *dtype, *device;
     bool verify;
     int64_t threads;
 } merge_settings;
@@ -48,6 +49,7 @@ static const lt_option options[] = {
      .offset = FIELD(verify),
      .help = "Compare the logits of base and adapter with those of the merged model as it is read "
              "back."},
+    LT_DEVICE_OPTION(merge_settings, "cpu"),
     {.name = "threads",
      .type = LT_OPTION_INT,
      .offset = FIELD(threads),
@@ -228,22 +230,25 @@ done:
 static lt_status run(const merge_settings *s, lt_err *err)
 {
     const lt_adapter_source source = {.name = "merged", .directory = s->adapter};
-    const lt_backend_settings machine = {.threads = (int)s->threads};
+    /* what is merged is rounded once, when it is saved */
+    const lt_device_choice machine = {
+        .device = s->device, .dtype = "float32", .threads = (int)s->threads};
     lt_buffer directory = {0};
-    lt_backend *backend = NULL;
+    lt_device_opened device = {0};
     lt_opened_model opened = {0};
     lt_status status;
     if (!*s->adapter) return lt_fail(err, LT_ERR_USAGE, "--adapter \"\" names no directory");
     LT_TRY_GOTO(status, lt_require_new_directory(s->output, err), done);
     LT_TRY_GOTO(status, lt_model_resolve(s->model, &directory, err), done);
-    LT_TRY_GOTO(status, lt_backend_create(&machine, &backend, err), done);
-    LT_TRY_GOTO(status,
-                lt_open_model(lt_buffer_text(&directory), &source, 1, false, backend, &opened, err),
-                done);
-    status = merge(s, backend, &opened, err);
+    LT_TRY_GOTO(status, lt_device_open(&machine, &device, err), done);
+    LT_TRY_GOTO(
+        status,
+        lt_open_model(lt_buffer_text(&directory), &source, 1, false, device.backend, &opened, err),
+        done);
+    status = merge(s, device.backend, &opened, err);
 done:
     lt_close_model(&opened);
-    lt_backend_free(backend);
+    lt_backend_free(device.backend);
     lt_buffer_free(&directory);
     return status;
 }

@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "cli/adapters.h"
 #include "cli/cli.h"
+#include "train/device.h"
 #include "train/open_model.h"
 
 #define MAX_INPUT_BYTES ((size_t)1 << 28)
@@ -19,6 +20,7 @@ typedef struct settings {
     lt_string_list adapter;
     int64_t top, threads;
     bool bos, json;
+    char *device, *dtype, *matmul;
 } settings;
 
 static const lt_option options[] = {
@@ -39,8 +41,11 @@ static const lt_option options[] = {
              "probability too."},
     {"json", LT_OPTION_FLAG, offsetof(settings, json),
      .help = "Print one JSON object instead of a table."},
+    LT_DEVICE_OPTION(settings, "auto"),
+    LT_DTYPE_OPTION(settings),
+    LT_MATMUL_OPTION(settings),
     {"threads", LT_OPTION_INT, offsetof(settings, threads), .min = 0, .max = 4096,
-     .help = "Threads; 0: all cores."},
+     .help = "CPU threads; 0: all cores."},
 };
 
 static const lt_option_table table = {
@@ -346,7 +351,9 @@ static lt_status run(const settings *s, lt_err *err)
 {
     lt_status status = LT_OK;
     lt_buffer directory = {0};
-    lt_backend *backend = NULL;
+    lt_device_opened device = {0};
+    const lt_device_choice machine = {
+        .device = s->device, .dtype = s->dtype, .matmul = s->matmul, .threads = (int)s->threads};
     lt_opened_model opened = {0};
     lt_cli_adapters adapters = {0};
     scores result = {0};
@@ -356,13 +363,11 @@ static lt_status run(const settings *s, lt_err *err)
         return lt_fail(err, LT_ERR_USAGE, "a text is scored with one --adapter at a time");
     LT_TRY_GOTO(status, lt_cli_read_adapters(&s->adapter, &adapters, err), done);
     LT_TRY_GOTO(status, lt_model_resolve(s->model, &directory, err), done);
-    LT_TRY_GOTO(
-        status,
-        lt_backend_create(&(lt_backend_settings){.threads = (int)s->threads}, &backend, err), done);
+    LT_TRY_GOTO(status, lt_device_open(&machine, &device, err), done);
     /* ids need a tokenizer only for display */
     LT_TRY_GOTO(status,
                 lt_open_model(lt_buffer_text(&directory), adapters.sources, adapters.count, !s->ids,
-                              backend, &opened, err),
+                              device.backend, &opened, err),
                 done);
     LT_TRY_GOTO(status, read_ids(s, opened.model, opened.tokenizer, &result.ids, err), done);
     LT_TRY_GOTO(status, check_ids(&result.ids, opened.model, err), done);
@@ -378,7 +383,7 @@ done:
     free(result.top);
     lt_close_model(&opened);
     lt_cli_free_adapters(&adapters);
-    lt_backend_free(backend);
+    lt_backend_free(device.backend);
     lt_buffer_free(&directory);
     return status;
 }

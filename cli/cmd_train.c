@@ -19,6 +19,7 @@ typedef struct console {
     bool terminal; /* a bar on the last line, redrawn in place */
     bool bar_shown;
     double bar_drawn; /* elapsed seconds */
+    double loss;      /* the last one known */
     int64_t first_step;
     bool is_adapter;
     char output[512], model[512];
@@ -72,7 +73,7 @@ static void format_duration(double seconds, char out[32])
         snprintf(out, 32, "%d:%02d", (int)(s / 60), (int)(s % 60));
 }
 
-static double remaining_seconds(const console *c, const lt_step_info *info)
+static double remaining_seconds(const console *c, const lt_progress_info *info)
 {
     double done = (double)(info->step - c->first_step);
     return done > 0 ? info->elapsed_seconds / done * (double)(info->total_steps - info->step) : 0;
@@ -84,7 +85,7 @@ static int terminal_width(void)
     return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-static void draw_bar(console *c, const lt_step_info *info)
+static void draw_bar(console *c, const lt_progress_info *info)
 {
     if (!c->terminal) return;
     bool last = info->step == info->total_steps;
@@ -96,7 +97,7 @@ static void draw_bar(console *c, const lt_step_info *info)
     cells[BAR_WIDTH] = '\0';
     format_duration(remaining_seconds(c, info), eta);
     snprintf(line, sizeof line, "[%s] %3.0f%%  step %" PRId64 "/%" PRId64 "  loss %.4f  ETA %s",
-             cells, 100 * share, info->step, info->total_steps, info->loss, eta);
+             cells, 100 * share, info->step, info->total_steps, c->loss, eta);
     /* a line that wraps can not be redrawn in place */
     printf("\r\033[K%.*s", terminal_width() - 1, line);
     fflush(stdout);
@@ -148,7 +149,12 @@ static void on_step(void *context, const lt_step_info *info)
         fputc('\n', stdout);
         fflush(stdout);
     }
-    draw_bar(c, info);
+    c->loss = info->loss;
+}
+
+static void on_progress(void *context, const lt_progress_info *info)
+{
+    draw_bar(context, info);
 }
 
 static void on_evaluation(void *context, const lt_eval_info *info)
@@ -207,10 +213,11 @@ static void print_result(const console *c, const lt_train_result *result)
 
 static int run(const lt_train_settings *settings)
 {
-    console c = {.terminal = isatty(STDOUT_FILENO) != 0};
+    console c = {.terminal = isatty(STDOUT_FILENO) != 0, .loss = NAN};
     const lt_train_observer observer = {.context = &c,
                                         .start = on_start,
                                         .message = on_message,
+                                        .progress = on_progress,
                                         .step = on_step,
                                         .evaluation = on_evaluation,
                                         .save = on_save};

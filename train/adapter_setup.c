@@ -168,10 +168,12 @@ static lt_status set_up_lora(lt_trainer *t, lt_err *err)
 
 static lt_status encode_initial_text(lt_trainer *t, lt_err *err)
 {
-    const lt_tokenizer *tokenizer = lt_dataset_tokenizer(t->dataset);
     const char *text = t->settings.prompt_tuning_init_text;
     lt_adapter_config *config = &t->adapter_config;
     lt_encoder *encoder = NULL;
+    if (!t->dataset)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--prompt-tuning-init text needs the dataset's tokenizer: --data");
     if (!text || !*text)
         return lt_fail(
             err, LT_ERR_USAGE,
@@ -180,7 +182,7 @@ static lt_status encode_initial_text(lt_trainer *t, lt_err *err)
     config->tokenizer_name = strdup(t->settings.model);
     if (!config->prompt_init_text || !config->tokenizer_name)
         return lt_fail_nomem(err, strlen(text), "the prompt's text");
-    LT_TRY(lt_encoder_create(tokenizer, &encoder, err));
+    LT_TRY(lt_encoder_create(lt_dataset_tokenizer(t->dataset), &encoder, err));
     lt_status status = lt_encode(encoder, text, strlen(text), LT_ENCODE_ADD_SPECIAL,
                                  &config->prompt_init_ids, err);
     lt_encoder_free(encoder);

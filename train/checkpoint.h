@@ -17,7 +17,7 @@
 
 typedef struct lt_manifest {
     int64_t step, threads, world_size;
-    char backend[64], lathe_version[64];
+    char backend[96], lathe_version[64];
 } lt_manifest;
 
 /* Hashes every file of `directory` and writes manifest.json. */

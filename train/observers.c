@@ -50,12 +50,20 @@ void lt_tell_start(const lt_trainer *trainer)
     const lt_run_info info = {.settings = trainer->resolved,
                               .setup = lt_buffer_text(&trainer->setup),
                               .model = lt_buffer_text(&trainer->model_directory),
-                              .output = trainer->settings.output,
+                              .output = trainer->shape_only ? "" : trainer->settings.output,
                               .is_adapter = trainer->has_adapter,
                               .total_steps = trainer->schedule.total_steps,
                               .first_step = trainer->state.step};
     TELL_ALL(trainer, start, &info);
     tell_notices(trainer);
+}
+
+void lt_tell_progress(const lt_trainer *trainer)
+{
+    const lt_progress_info info = {.step = trainer->state.step,
+                                   .total_steps = trainer->schedule.total_steps,
+                                   .elapsed_seconds = lt_seconds() - trainer->started};
+    TELL_ALL(trainer, progress, &info);
 }
 
 void lt_tell_step(const lt_trainer *trainer, const lt_step_info *info)

@@ -1,204 +1,337 @@
 #include "train/optimizer.h"
 
-#include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/formats/safetensors.h"
+#include "base/checked.h"
+#include "base/rng.h"
 
-enum { NAME_SIZE = 112 }; /* "m." and a row's name */
+enum {
+    CHUNK = 1 << 20,         /* elements */
+    ZERO_CODE = 128,         /* what m = 0 is in 8 bits */
+    FILLED_AT_ONCE = 1 << 20 /* bytes */
+};
+
+static const struct {
+    const char *name;
+    lt_dtype moments;
+} kinds[LT_OPTIMIZER_KINDS] = {[LT_ADAMW] = {"adamw", LT_F32},
+                               [LT_ADAMW_BF16] = {"adamw-bf16", LT_BF16},
+                               [LT_ADAMW_8BIT] = {"adamw-8bit", LT_U8}};
+
+const char *lt_optimizer_name(lt_optimizer_kind kind)
+{
+    return kinds[kind].name;
+}
+
+bool lt_optimizer_by_name(const char *name, lt_optimizer_kind *out)
+{
+    for (int i = 0; i < LT_OPTIMIZER_KINDS; i++) {
+        if (strcmp(name, kinds[i].name) != 0) continue;
+        *out = (lt_optimizer_kind)i;
+        return true;
+    }
+    return false;
+}
 
 /* --- Memory ------------------------------------------------------------------------------------
  */
 
-static void carve(lt_optimizer *o, int64_t count, lt_dtype real)
+static lt_tensor carve(lt_arena *arena, lt_dtype dtype, int64_t count)
 {
-    size_t elements = (size_t)count, size = lt_dtype_size(real);
-    o->m = lt_tensor_1d(lt_arena_alloc(&o->arena, elements, size), real, count);
-    o->v = lt_tensor_1d(lt_arena_alloc(&o->arena, elements, size), real, count);
-    o->sum_squares = lt_tensor_1d(lt_arena_alloc(&o->arena, 1, sizeof(double)), LT_F64, 1);
-    o->norm = lt_tensor_1d(lt_arena_alloc(&o->arena, 1, sizeof(float)), LT_F32, 1);
-    o->scale = lt_tensor_1d(lt_arena_alloc(&o->arena, 1, sizeof(float)), LT_F32, 1);
+    return lt_tensor_1d(lt_arena_alloc(arena, (size_t)count, lt_dtype_size(dtype)), dtype, count);
 }
 
-size_t lt_optimizer_plan(int64_t gradient_count, lt_dtype real)
+/* Weights that are stepped elsewhere than in the model's memory. */
+static bool has_master(const lt_optimizer *o)
 {
-    lt_optimizer measured = {0};
-    lt_arena_measure(&measured.arena, "optimizer");
-    carve(&measured, gradient_count, real);
-    return measured.arena.peak;
+    return o->settings.offload || o->device->real != o->device->statistics;
 }
 
-lt_status lt_optimizer_create(const lt_model *model, lt_optimizer *out, lt_err *err)
+static void carve_master(lt_optimizer *o, int64_t count)
 {
-    lt_dtype real = model->backend->real;
-    *out = (lt_optimizer){.backend = model->backend};
-    LT_TRY(lt_arena_reserve(&out->arena, "optimizer",
-                            lt_optimizer_plan(model->gradient_count, real), model->backend->memory,
-                            err));
-    carve(out, model->gradient_count, real);
+    if (has_master(o)) o->master = carve(&o->state, LT_F32, count);
+}
+
+static void carve_moments(lt_optimizer *o, int64_t count)
+{
+    bool quantised = o->settings.kind == LT_ADAMW_8BIT;
+    int64_t blocks = quantised ? (count - 1) / LT_QUANTISED_BLOCK + 1 : 0;
+    o->m = carve(&o->state, kinds[o->settings.kind].moments, count);
+    o->v = carve(&o->state, kinds[o->settings.kind].moments, count);
+    if (!quantised) return;
+    o->m_scale = carve(&o->state, LT_F32, blocks);
+    o->v_scale = carve(&o->state, LT_F32, blocks);
+}
+
+static void carve_scratch(lt_optimizer *o)
+{
+    o->squares = carve(&o->scratch, LT_F64, 2);
+    o->loss = carve(&o->scratch, LT_F32, 1);
+    o->scale = carve(&o->scratch, LT_F32, 2);
+}
+
+static void carve_staging(lt_optimizer *o, lt_dtype gradient)
+{
+    if (!o->settings.offload) return;
+    o->staged_gradient = carve(&o->staging, gradient, o->settings.chunk);
+    o->staged_weight = carve(&o->staging, o->device->real, o->settings.chunk);
+}
+
+/* Everything but the memory. */
+static lt_optimizer describe(const lt_optimizer_settings *settings, const lt_backend *device,
+                             int64_t count)
+{
+    lt_optimizer o = {.settings = *settings, .device = device, .backend = device};
+    if (o.settings.chunk <= 0) o.settings.chunk = CHUNK;
+    o.settings.chunk = lt_min_i64(o.settings.chunk, count);
+    lt_arena_measure(&o.state, "optimizer");
+    lt_arena_measure(&o.scratch, "clipping");
+    lt_arena_measure(&o.staging, "optimizer staging");
+    return o;
+}
+
+lt_optimizer_memory lt_optimizer_plan(const lt_optimizer_settings *settings,
+                                      const lt_backend *device, lt_dtype gradient,
+                                      int64_t gradient_count)
+{
+    lt_optimizer measured = describe(settings, device, gradient_count);
+    lt_optimizer_memory memory = {0};
+    carve_master(&measured, gradient_count);
+    memory.master = measured.state.used;
+    carve_moments(&measured, gradient_count);
+    memory.moments = measured.state.used - memory.master;
+    carve_scratch(&measured);
+    carve_staging(&measured, gradient);
+    uint64_t state = measured.state.used;
+    memory.device = measured.scratch.used + (settings->offload ? 0 : state);
+    memory.host = measured.staging.used + (settings->offload ? state : 0);
+    return memory;
+}
+
+static lt_status reserve(lt_arena *arena, lt_memory memory, lt_err *err)
+{
+    size_t bytes = arena->used;
+    return bytes ? lt_arena_reserve(arena, arena->name, bytes, memory, err) : LT_OK;
+}
+
+static lt_status allocate(lt_optimizer *o, const lt_model *model, lt_err *err)
+{
+    int64_t count = model->gradient_count;
+    for (int real = 0; real < 2; real++) { /* once to measure */
+        if (real) {
+            LT_TRY(reserve(&o->state, o->backend->memory, err));
+            LT_TRY(reserve(&o->scratch, o->device->memory, err));
+            LT_TRY(reserve(&o->staging, (lt_memory){0}, err));
+        }
+        carve_master(o, count);
+        carve_moments(o, count);
+        carve_scratch(o);
+        carve_staging(o, model->gradient_dtype);
+    }
     return LT_OK;
+}
+
+/* No row fills its last block: what lies behind it must be 0 too, also where a file brings a scale
+ * for its block. */
+static lt_status fill_with_zero_codes(const lt_optimizer *o, lt_err *err)
+{
+    size_t bytes = (size_t)o->m.shape[0];
+    unsigned char *codes = malloc(FILLED_AT_ONCE);
+    lt_status status = codes ? LT_OK : lt_fail_nomem(err, FILLED_AT_ONCE, "the optimizer");
+    if (codes) memset(codes, ZERO_CODE, FILLED_AT_ONCE);
+    for (size_t at = 0; at < bytes && status == LT_OK; at += FILLED_AT_ONCE) {
+        size_t left = bytes - at < FILLED_AT_ONCE ? bytes - at : FILLED_AT_ONCE;
+        status = o->backend->upload(o->backend, (unsigned char *)o->m.data + at, codes, left, err);
+    }
+    free(codes);
+    return status;
+}
+
+static lt_tensor segment_weights(const lt_optimizer *o, const lt_model *model, const lt_segment *s)
+{
+    /* the others lie behind the first */
+    return lt_tensor_1d(model->params[s->first_param].weight.data, o->device->real, s->count);
+}
+
+static lt_status fill_master(const lt_optimizer *o, const lt_model *model, const lt_segment *s,
+                             lt_err *err)
+{
+    lt_tensor weights = segment_weights(o, model, s);
+    int64_t most = o->cpu ? o->settings.chunk : s->count;
+    for (int64_t first = 0; first < s->count; first += most) {
+        int64_t count = lt_min_i64(most, s->count - first);
+        lt_convert_args convert = {
+            .x = lt_tensor_slice(weights, 0, first, count),
+            .y = lt_tensor_slice(o->master, 0, s->gradient_offset + first, count)};
+        if (o->cpu) {
+            size_t bytes = (size_t)count * lt_dtype_size(weights.dtype);
+            LT_TRY(
+                o->device->download(o->device, o->staged_weight.data, convert.x.data, bytes, err));
+            convert.x = lt_tensor_slice(o->staged_weight, 0, 0, count);
+        }
+        LT_TRY(lt_convert(o->backend, &convert, err));
+    }
+    return LT_OK;
+}
+
+lt_status lt_optimizer_create(const lt_model *model, const lt_optimizer_settings *settings,
+                              lt_optimizer *out, lt_err *err)
+{
+    lt_status status = LT_OK;
+    *out = (lt_optimizer){0};
+    if (model->gradient_count == 0)
+        return lt_fail(err, LT_ERR_USAGE, "the model has no trainable parameters");
+    *out = describe(settings, model->backend, model->gradient_count);
+    if (settings->offload) {
+        const lt_backend_settings cpu = {.threads = settings->threads};
+        LT_TRY_GOTO(status, lt_backend_create(&cpu, &out->cpu, err), done);
+        out->backend = out->cpu;
+    }
+    LT_TRY_GOTO(status, allocate(out, model, err), done);
+    if (settings->kind == LT_ADAMW_8BIT) LT_TRY_GOTO(status, fill_with_zero_codes(out, err), done);
+    for (int i = 0; i < model->segment_count && has_master(out); i++)
+        LT_TRY_GOTO(status, fill_master(out, model, &model->segments[i], err), done);
+done:
+    if (status != LT_OK) lt_optimizer_free(out);
+    return status;
 }
 
 void lt_optimizer_free(lt_optimizer *optimizer)
 {
-    lt_arena_release(&optimizer->arena);
+    lt_arena_release(&optimizer->state);
+    lt_arena_release(&optimizer->scratch);
+    lt_arena_release(&optimizer->staging);
+    lt_backend_free(optimizer->cpu);
     *optimizer = (lt_optimizer){0};
 }
 
 /* --- The step ----------------------------------------------------------------------------------
  */
 
-static lt_status clip(lt_optimizer *o, lt_tensor gradients, const lt_optimizer_step *step,
+/* Adds 0 to the sum of squares, or NaN when the loss is not finite: that can be without the
+ * gradient showing it. */
+static lt_status poison(const lt_optimizer *o, const lt_optimizer_step *step, lt_err *err)
+{
+    const lt_backend *device = o->device;
+    const lt_convert_args convert = {.x = step->loss, .y = o->loss};
+    LT_TRY(lt_convert(device, &convert, err));
+    const lt_sum_squares_args square = {.x = o->loss,
+                                        .result = lt_tensor_slice(o->squares, 0, 1, 1)};
+    LT_TRY(lt_sum_squares(device, &square, err));
+    const lt_clip_scale_args times_zero = {
+        .sum_squares = square.result, .norm = o->loss, .scale = lt_tensor_slice(o->scale, 0, 1, 1)};
+    LT_TRY(lt_clip_scale(device, &times_zero, err));
+    const lt_sum_squares_args add = {.x = o->loss, .result = lt_tensor_slice(o->squares, 0, 0, 1)};
+    return lt_sum_squares(device, &add, err);
+}
+
+static lt_status clip(const lt_optimizer *o, const lt_model *model, const lt_optimizer_step *step,
                       lt_err *err)
 {
-    const lt_zero_args zero = {.y = o->sum_squares};
-    LT_TRY(lt_zero(o->backend, &zero, err));
-    const lt_sum_squares_args sum = {.x = gradients, .result = o->sum_squares};
-    LT_TRY(lt_sum_squares(o->backend, &sum, err));
-    const lt_clip_scale_args scale = {.sum_squares = o->sum_squares,
-                                      .norm = o->norm,
-                                      .scale = o->scale,
+    const lt_backend *device = o->device;
+    LT_TRY(lt_zero(device, &(lt_zero_args){.y = o->squares}, err));
+    const lt_sum_squares_args sum = {
+        .x = lt_tensor_1d(model->gradients.base, model->gradient_dtype, model->gradient_count),
+        .result = lt_tensor_slice(o->squares, 0, 0, 1)};
+    LT_TRY(lt_sum_squares(device, &sum, err));
+    if (step->loss.data) LT_TRY(poison(o, step, err));
+    const lt_clip_scale_args scale = {.sum_squares = sum.result,
+                                      .norm = step->norm,
+                                      .scale = lt_tensor_slice(o->scale, 0, 0, 1),
                                       .gradient_scale = step->gradient_scale,
                                       .max_norm = step->max_grad_norm};
-    return lt_clip_scale(o->backend, &scale, err);
+    return lt_clip_scale(device, &scale, err);
 }
 
-lt_status lt_optimizer_apply(lt_optimizer *o, lt_model *model, const lt_optimizer_step *step,
-                             double *norm, lt_err *err)
+static lt_tensor block_scales(lt_tensor scales, int64_t offset, int64_t count)
 {
-    lt_dtype real = o->backend->real;
-    if (model->gradient_count == 0)
-        return lt_fail(err, LT_ERR_USAGE, "the model has no trainable parameters");
-    LT_TRY(clip(o, lt_tensor_1d(model->gradients.base, real, model->gradient_count), step, err));
+    if (!scales.data) return scales;
+    return lt_tensor_slice(scales, 0, offset / LT_QUANTISED_BLOCK,
+                           (count - 1) / LT_QUANTISED_BLOCK + 1);
+}
+
+/* Of `count` elements of the state from `offset` on; weights and gradient are the caller's. */
+static lt_adamw_args adamw_args(const lt_optimizer *o, const lt_optimizer_step *step, bool decay,
+                                int64_t offset, int64_t count)
+{
+    return (lt_adamw_args){.m = lt_tensor_slice(o->m, 0, offset, count),
+                           .v = lt_tensor_slice(o->v, 0, offset, count),
+                           .m_scale = block_scales(o->m_scale, offset, count),
+                           .v_scale = block_scales(o->v_scale, offset, count),
+                           .learning_rate = step->learning_rate,
+                           .beta1 = step->beta1,
+                           .beta2 = step->beta2,
+                           .epsilon = step->epsilon,
+                           .weight_decay = decay ? step->weight_decay : 0,
+                           .step = step->number,
+                           .seed = o->settings.seed,
+                           .stream = lt_rng_stream(LT_RNG_ROUNDING, (uint64_t)step->number, 0),
+                           .first_element = offset};
+}
+
+static lt_status step_here(const lt_optimizer *o, const lt_model *model, const lt_segment *s,
+                           const lt_optimizer_step *step, lt_err *err)
+{
+    lt_adamw_args args = adamw_args(o, step, s->decay, s->gradient_offset, s->count);
+    const lt_param *first = &model->params[s->first_param];
+    lt_tensor weights = segment_weights(o, model, s);
+    args.weight = weights;
+    if (o->master.data) {
+        args.weight = lt_tensor_slice(o->master, 0, s->gradient_offset, s->count);
+        args.rounded = weights;
+    }
+    args.gradient = lt_tensor_1d(first->gradient.data, model->gradient_dtype, s->count);
+    args.scale = lt_tensor_slice(o->scale, 0, 0, 1);
+    return lt_adamw(o->device, &args, err);
+}
+
+/* Elements `first` .. `first` + `count` of the segment. */
+static lt_status step_chunk(const lt_optimizer *o, const lt_model *model, const lt_segment *s,
+                            int64_t first, int64_t count, float *scale,
+                            const lt_optimizer_step *step, lt_err *err)
+{
+    int64_t offset = s->gradient_offset + first;
+    size_t gradient_size = lt_dtype_size(model->gradient_dtype);
+    lt_tensor weights = lt_tensor_slice(segment_weights(o, model, s), 0, first, count);
+    lt_adamw_args args = adamw_args(o, step, s->decay, offset, count);
+    LT_TRY(o->device->download(o->device, o->staged_gradient.data,
+                               model->gradients.base + (size_t)offset * gradient_size,
+                               (size_t)count * gradient_size, err));
+    args.gradient = lt_tensor_slice(o->staged_gradient, 0, 0, count);
+    args.weight = lt_tensor_slice(o->master, 0, offset, count);
+    if (weights.dtype != args.weight.dtype)
+        args.rounded = lt_tensor_slice(o->staged_weight, 0, 0, count);
+    args.scale = lt_tensor_1d(scale, LT_F32, 1);
+    LT_TRY(lt_adamw(o->cpu, &args, err));
+    const void *stepped = args.rounded.data ? args.rounded.data : args.weight.data;
+    return o->device->upload(o->device, weights.data, stepped,
+                             (size_t)count * lt_dtype_size(weights.dtype), err);
+}
+
+static lt_status step_on_the_host(const lt_optimizer *o, const lt_model *model,
+                                  const lt_optimizer_step *step, lt_err *err)
+{
+    float scale;
+    LT_TRY(o->device->download(o->device, &scale, o->scale.data, sizeof scale, err));
+    if (!isfinite(scale)) return LT_OK;
     for (int i = 0; i < model->segment_count; i++) {
         const lt_segment *s = &model->segments[i];
-        const lt_param *first = &model->params[s->first_param]; /* the others lie behind it */
-        const lt_adamw_args args = {.weight = lt_tensor_1d(first->weight.data, real, s->count),
-                                    .gradient = lt_tensor_1d(first->gradient.data, real, s->count),
-                                    .m = lt_tensor_slice(o->m, 0, s->gradient_offset, s->count),
-                                    .v = lt_tensor_slice(o->v, 0, s->gradient_offset, s->count),
-                                    .scale = o->scale,
-                                    .learning_rate = step->learning_rate,
-                                    .beta1 = step->beta1,
-                                    .beta2 = step->beta2,
-                                    .epsilon = step->epsilon,
-                                    .weight_decay = s->decay ? step->weight_decay : 0,
-                                    .step = step->update};
-        LT_TRY(lt_adamw(o->backend, &args, err));
-    }
-    float result;
-    LT_TRY(o->backend->download(o->backend, &result, o->norm.data, sizeof result, err));
-    *norm = result;
-    return LT_OK;
-}
-
-/* --- The file ----------------------------------------------------------------------------------
- */
-
-typedef struct moments {
-    const lt_optimizer *optimizer;
-    const lt_model *model;
-} moments;
-
-/* Where "m.NAME" or "v.NAME" lies. */
-static const void *moment_data(const moments *m, const char *name, const lt_param **param)
-{
-    *param = lt_model_param(m->model, name + 2);
-    const lt_tensor *all = name[0] == 'm' ? &m->optimizer->m : &m->optimizer->v;
-    return (const float *)all->data + (*param)->gradient_offset;
-}
-
-static size_t row_elements(const lt_param *param)
-{
-    return (size_t)param->shape[0] * (param->ndim == 2 ? (size_t)param->shape[1] : 1);
-}
-
-static lt_status copy_moment(void *context, const char *name, void *out, lt_err *err)
-{
-    const lt_param *param;
-    const moments *m = context;
-    const void *data = moment_data(m, name, &param);
-    return m->optimizer->backend->download(m->optimizer->backend, out, data,
-                                           row_elements(param) * sizeof(float), err);
-}
-
-/* Names and shapes of everything in the file, two for each trainable row. Caller frees both. */
-static lt_status declare(const lt_model *model, lt_safetensors_declaration **out,
-                         char (**names)[NAME_SIZE], size_t *count, lt_err *err)
-{
-    size_t most = 2 * (size_t)model->param_count;
-    *out = calloc(most, sizeof **out);
-    *names = calloc(most, sizeof **names);
-    if (!*out || !*names)
-        return lt_fail_nomem(err, most * (sizeof **out + sizeof **names), "optimizer names");
-    *count = 0;
-    for (int i = 0; i < model->param_count; i++) {
-        const lt_param *param = &model->params[i];
-        for (int which = 0; which < 2 && param->trainable; which++) {
-            char *name = (*names)[*count];
-            snprintf(name, NAME_SIZE, "%c.%s", "mv"[which], param -> name);
-            (*out)[(*count)++] =
-                (lt_safetensors_declaration){.name = name,
-                                             .dtype = LT_F32,
-                                             .ndim = param->ndim,
-                                             .shape = {param->shape[0], param->shape[1]}};
+        for (int64_t first = 0; first < s->count; first += o->settings.chunk) {
+            int64_t count = lt_min_i64(o->settings.chunk, s->count - first);
+            LT_TRY(step_chunk(o, model, s, first, count, &scale, step, err));
         }
     }
     return LT_OK;
 }
 
-lt_status lt_optimizer_save(const lt_optimizer *optimizer, const lt_model *model, const char *path,
-                            lt_err *err)
+lt_status lt_optimizer_apply(lt_optimizer *o, lt_model *model, const lt_optimizer_step *step,
+                             lt_err *err)
 {
-    moments source = {optimizer, model};
-    lt_safetensors_declaration *tensors = NULL;
-    char(*names)[NAME_SIZE] = NULL;
-    size_t count;
-    lt_status status;
-    LT_TRY_GOTO(status, declare(model, &tensors, &names, &count, err), done);
-    status = lt_safetensors_write(path, tensors, count, NULL, copy_moment, &source, err);
-done:
-    free(names);
-    free(tensors);
-    return status;
-}
-
-static lt_status load_moment(const moments *m, const lt_safetensors *file,
-                             const lt_safetensors_declaration *expected, lt_err *err)
-{
-    const lt_safetensors_entry *entry = lt_safetensors_find(file, expected->name);
-    if (!entry || strcmp(entry->dtype, "F32") != 0 || entry->ndim != expected->ndim ||
-        memcmp(entry->shape, expected->shape, (size_t)entry->ndim * sizeof *entry->shape) != 0)
-        return lt_fail(err, LT_ERR_FORMAT,
-                       "%s: \"%s\" is missing or of another shape: it does not belong to this "
-                       "model and these frozen layers",
-                       file->path, expected->name);
-    const lt_param *param;
-    void *to = (void *)(uintptr_t)moment_data(m, expected->name, &param);
-    const lt_backend *backend = m->optimizer->backend;
-    return backend->upload(backend, to, entry->data, entry->size, err);
-}
-
-lt_status lt_optimizer_load(lt_optimizer *optimizer, const lt_model *model, const char *path,
-                            lt_err *err)
-{
-    const moments target = {optimizer, model};
-    lt_safetensors_declaration *tensors = NULL;
-    char(*names)[NAME_SIZE] = NULL;
-    lt_safetensors file = {0};
-    size_t count;
-    lt_status status;
-    LT_TRY_GOTO(status, declare(model, &tensors, &names, &count, err), done);
-    LT_TRY_GOTO(status, lt_safetensors_open(path, &file, err), done);
-    if (file.count != count)
-        status = lt_fail(err, LT_ERR_FORMAT, "%s has %zu tensors; %zu are expected", path,
-                         file.count, count);
-    for (size_t i = 0; i < count && status == LT_OK; i++)
-        status = load_moment(&target, &file, &tensors[i], err);
-done:
-    lt_safetensors_close(&file);
-    free(names);
-    free(tensors);
-    return status;
+    LT_TRY(clip(o, model, step, err));
+    if (o->cpu) return step_on_the_host(o, model, step, err);
+    for (int i = 0; i < model->segment_count; i++)
+        LT_TRY(step_here(o, model, &model->segments[i], step, err));
+    return LT_OK;
 }

@@ -1,35 +1,86 @@
-/* AdamW over the segments of a model, with its state in one arena. Private to train/. */
+/* AdamW over the segments of a model. Private to train/.
+ *
+ * Weights are stepped in f32. Where the model holds them as bf16, the optimizer owns the f32 ones,
+ * the master weights, and what the passes read is those, rounded. The state (moments, and master
+ * weights) lies beside the model; or, offloaded, in the host's memory, where the CPU steps a part
+ * of it at a time: gradients come down, weights go up, and the device holds neither moments nor
+ * master weights.
+ *
+ * Nothing is read back: a step whose loss or gradient is not finite is not taken, and the device
+ * knows that by itself. */
 #ifndef LT_TRAIN_OPTIMIZER_H
 #define LT_TRAIN_OPTIMIZER_H
 
 #include "model/model.h"
 
+typedef enum lt_optimizer_kind {
+    LT_ADAMW,      /* moments in f32 */
+    LT_ADAMW_BF16, /* in bf16, stochastically rounded */
+    LT_ADAMW_8BIT, /* in 8 bits, block-wise */
+    LT_OPTIMIZER_KINDS
+} lt_optimizer_kind;
+
+typedef struct lt_optimizer_settings {
+    lt_optimizer_kind kind;
+    bool offload;  /* the state is the host's */
+    int threads;   /* of the CPU that steps it; 0: all cores */
+    uint64_t seed; /* of the rounding */
+    int64_t chunk; /* elements that are moved at a time, in whole blocks; 0: a few MB of them */
+} lt_optimizer_settings;
+
 typedef struct lt_optimizer {
-    const lt_backend *backend; /* borrowed */
-    lt_arena arena;
-    lt_tensor m, v;        /* real [gradient_count], laid out as the model's gradients */
-    lt_tensor sum_squares; /* f64 [1] */
-    lt_tensor norm, scale; /* f32 [1] */
+    lt_optimizer_settings settings;
+    const lt_backend *device;  /* the model's; borrowed */
+    const lt_backend *backend; /* whose memory the state is in: `device` or `cpu` */
+    lt_backend *cpu;           /* offloaded; else NULL. Owned */
+    lt_arena state, scratch, staging;
+    /* The state, laid out as the model's gradients: [gradient_count]. */
+    lt_tensor master;           /* f32; absent where the model's own weights are f32 and here */
+    lt_tensor m, v;             /* f32, bf16 or u8 */
+    lt_tensor m_scale, v_scale; /* u8: f32 [blocks] */
+    /* Of a step, on the device. */
+    lt_tensor squares; /* f64 [2]: of the gradient, of the loss */
+    lt_tensor loss;    /* f32 [1] */
+    lt_tensor scale;   /* f32 [2]: of the gradient; the other is written and not used */
+    /* On their way between device and host: [chunk]. */
+    lt_tensor staged_gradient, staged_weight;
 } lt_optimizer;
 
 /* What one step needs to know. */
 typedef struct lt_optimizer_step {
     double gradient_scale; /* 1 / trained tokens: gradients are sums until here. NaN: do not step */
     double learning_rate, beta1, beta2, epsilon, weight_decay, max_grad_norm;
-    int64_t update; /* 1 for the first */
+    int64_t number; /* 1 for the first; steps that were not taken count */
+    lt_tensor loss; /* f64 [1] on the device, or absent: one that is not finite is no step */
+    lt_tensor norm; /* f32 [1] on the device, written: of the mean gradient, before clipping; not
+                       finite where the step was not taken */
 } lt_optimizer_step;
 
-/* Bytes of an optimizer for that many gradient elements, with no allocation. */
-size_t lt_optimizer_plan(int64_t gradient_count, lt_dtype real);
-lt_status lt_optimizer_create(const lt_model *model, lt_optimizer *out, lt_err *err);
+/* Bytes: of the parts, and where they are. */
+typedef struct lt_optimizer_memory {
+    uint64_t master, moments;
+    uint64_t device, host;
+} lt_optimizer_memory;
+
+const char *lt_optimizer_name(lt_optimizer_kind kind); /* "adamw-8bit": as --optimizer has it */
+bool lt_optimizer_by_name(const char *name, lt_optimizer_kind *out);
+
+/* An optimizer for that many elements of `gradient`, with no allocation. */
+lt_optimizer_memory lt_optimizer_plan(const lt_optimizer_settings *settings,
+                                      const lt_backend *device, lt_dtype gradient,
+                                      int64_t gradient_count);
+/* After the model's gradients have been allocated. Master weights start as the model's. */
+lt_status lt_optimizer_create(const lt_model *model, const lt_optimizer_settings *settings,
+                              lt_optimizer *out, lt_err *err);
 void lt_optimizer_free(lt_optimizer *optimizer);
 
-/* Clips and steps. *norm: of the mean gradient, before clipping. When it is not finite, weights and
- * state are as they were. */
+/* Clips and steps. */
 lt_status lt_optimizer_apply(lt_optimizer *optimizer, lt_model *model,
-                             const lt_optimizer_step *step, double *norm, lt_err *err);
+                             const lt_optimizer_step *step, lt_err *err);
 
-/* optimizer.safetensors: "m.NAME" and "v.NAME" for every trainable row NAME, f32. */
+/* optimizer.safetensors (optimizer_file.c): "m.NAME" and "v.NAME" for every trainable row NAME, in
+ * the state's number type; in 8 bits "m_scale" and "v_scale" over all of them; with bf16 weights
+ * "master.NAME", f32. Reading a file of another kind, or of other rows, is LT_ERR_FORMAT. */
 lt_status lt_optimizer_save(const lt_optimizer *optimizer, const lt_model *model, const char *path,
                             lt_err *err);
 lt_status lt_optimizer_load(lt_optimizer *optimizer, const lt_model *model, const char *path,

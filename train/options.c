@@ -1,6 +1,7 @@
 /* The one table of training options: flags, YAML keys, defaults, ranges, --help and the settings
  * that are saved with a checkpoint all come from it. Aliases are the names that Hugging Face's
  * TrainingArguments and its users have for the same thing. */
+#include "train/device.h"
 #include "train/train.h"
 
 #define FIELD(name) offsetof(lt_train_settings, name)
@@ -18,17 +19,15 @@ static const lt_option options[] = {
     {.name = "data",
      .type = LT_OPTION_STRING,
      .offset = FIELD(data),
-     .required = true,
      .metavar = "DATA.h5",
      .aliases = "dataset train-file",
-     .help = "Dataset made by lathe prepare."},
+     .help = "Dataset made by lathe prepare; required."},
     {.name = "output",
      .type = LT_OPTION_STRING,
      .offset = FIELD(output),
-     .required = true,
      .metavar = "DIR",
      .aliases = "output-dir",
-     .help = "Directory for checkpoints, logs and the trained model."},
+     .help = "Directory for checkpoints, logs and the trained model; required."},
     {.name = "config",
      .type = LT_OPTION_STRING,
      .offset = FIELD(config),
@@ -53,7 +52,9 @@ static const lt_option options[] = {
      .type = LT_OPTION_FLAG,
      .offset = FIELD(dry_run),
      .command_line_only = true,
-     .help = "Print the set-up and the memory it takes, and stop: nothing is written."},
+     .help = "Print the set-up and the memory it takes, and stop: nothing is written. With the "
+             "name of a known shape as --model (llama-2-7b, dolly-v2-12b, as lathe init --preset "
+             "has them) and --max-length, no model, data or GPU has to be there."},
 
     {.name = "method",
      .type = LT_OPTION_CHOICE,
@@ -222,7 +223,8 @@ static const lt_option options[] = {
      .offset = FIELD(seed),
      .default_text = "42",
      .max = MANY,
-     .help = "Decides the order of the documents and the dropout masks."},
+     .help = "Decides the order of the documents, the dropout masks and how 16-bit optimizer "
+             "state is rounded."},
 
     {.name = "learning-rate",
      .type = LT_OPTION_NUMBER,
@@ -296,6 +298,21 @@ static const lt_option options[] = {
      .default_text = "1",
      .max = 1e9,
      .help = "Gradients of a larger norm are scaled down to it; 0: never."},
+    {.name = "optimizer",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(optimizer),
+     .default_text = "adamw",
+     .choices = "adamw|adamw-bf16|adamw-8bit",
+     .aliases = "optim",
+     .help = "AdamW with its two moments in 32, 16 or 8 bits: 8, 4 or 2 bytes for each trained "
+             "parameter."},
+    {.name = "gradient-dtype",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(gradient_dtype),
+     .default_text = "float32",
+     .choices = "float32|bfloat16",
+     .help = "Number type in which gradients are added up; bfloat16 takes half the memory and "
+             "goes with --dtype bfloat16."},
     {.name = "embd-pdrop",
      .type = LT_OPTION_NUMBER,
      .offset = FIELD(embd_pdrop),
@@ -370,12 +387,14 @@ static const lt_option options[] = {
      .group = "Memory and machine",
      .help = "What the backward pass computes again instead of keeping it: nothing, norms and MLP "
              "activations, or whole blocks."},
-    {.name = "device",
-     .type = LT_OPTION_CHOICE,
-     .offset = FIELD(device),
-     .default_text = "cpu",
-     .choices = "cpu|cuda",
-     .help = "Where to compute."},
+    {.name = "offload-optimizer",
+     .type = LT_OPTION_FLAG,
+     .offset = FIELD(offload_optimizer),
+     .help = "GPU: keep the optimizer's state in the host's memory and let the CPU do its step. "
+             "Slower, and the GPU holds weights, gradients and activations only."},
+    LT_DEVICE_OPTION(lt_train_settings, "auto"),
+    LT_DTYPE_OPTION(lt_train_settings),
+    LT_MATMUL_OPTION(lt_train_settings),
     {.name = "threads",
      .type = LT_OPTION_INT,
      .offset = FIELD(threads),
@@ -396,7 +415,9 @@ const lt_option_table lt_train_options = {
         "--learning-rate 2e-4\n"
         "  lathe train --model fresh --data text.h5 --output out --max-steps 2000 "
         "--learning-rate 1e-3\n"
-        "  lathe train --config out/train_config.yaml --output again\n\n"
+        "  lathe train --config out/train_config.yaml --output again\n"
+        "  lathe train --dry-run --model llama-2-7b --device cuda --max-length 2048 "
+        "--micro-batch-size 1 --recompute block\n\n"
         "A run that was stopped or killed goes on where it was with the same command. SIGTERM, "
         "SIGINT and SIGUSR1 save a checkpoint and end the run.",
     .options = options,

@@ -12,7 +12,8 @@
 #include "train/trainer.h"
 
 /* Settings that do not decide the weights, or are compared in another way (model and data by hash,
- * epochs and max_steps by the number of steps, device and threads with the backend). */
+ * epochs and max_steps by the number of steps, and the machine (device, matmul, offload_optimizer,
+ * threads) with the backend's name, of which a change is only warned of). */
 static const char *const free_settings[] = {
     "model",
     "data",
@@ -31,6 +32,8 @@ static const char *const free_settings[] = {
     "save_dtype",
     "recompute",
     "device",
+    "matmul",
+    "offload_optimizer",
     "threads",
 };
 
@@ -53,6 +56,16 @@ static lt_status add_difference(const char *name, const json_t *was, const json_
     return status;
 }
 
+/* Runs of before there was a choice do not name their number type. */
+static lt_status settle_dtype(lt_train_settings *settings, lt_err *err)
+{
+    char *float32 = strcmp(settings->dtype, "auto") == 0 ? strdup("float32") : settings->dtype;
+    if (!float32) return lt_fail_nomem(err, 8, "an option");
+    if (float32 != settings->dtype) free(settings->dtype);
+    settings->dtype = float32;
+    return LT_OK;
+}
+
 lt_status lt_settings_differences(const json_t *resolved, const char *yaml_path,
                                   lt_buffer *differences, lt_err *err)
 {
@@ -64,6 +77,7 @@ lt_status lt_settings_differences(const json_t *resolved, const char *yaml_path,
     lt_status status;
     LT_TRY_GOTO(status, lt_options_parse(&lt_train_options, 2, arguments, &settings, &result, err),
                 done);
+    LT_TRY_GOTO(status, settle_dtype(&settings, err), done);
     LT_TRY_GOTO(status, lt_options_to_json(&lt_train_options, &settings, &old, err), done);
     json_object_foreach((json_t *)(uintptr_t)resolved, name, value)
     {

@@ -12,7 +12,8 @@
 static lt_status check_space(const lt_trainer *t, lt_err *err)
 {
     uint64_t weights = t->adapter ? t->plan.model.adapter : t->plan.model.weights;
-    uint64_t free_bytes, needed = weights + t->plan.optimizer;
+    uint64_t master = t->backend->real == LT_F32 ? 0 : t->plan.optimizer.master;
+    uint64_t free_bytes, needed = weights + t->plan.optimizer.moments + master;
     if (lt_free_space(t->settings.output, &free_bytes, NULL) != LT_OK) return LT_OK;
     if (free_bytes >= needed + SPACE_FOR_SMALL_FILES) return LT_OK;
     return lt_fail(err, LT_ERR_IO,
@@ -34,7 +35,7 @@ static lt_status write_files(const lt_trainer *t, const char *directory, lt_err 
                 done);
     lt_manifest manifest = {
         .step = t->state.step, .threads = t->state.threads, .world_size = t->state.world_size};
-    snprintf(manifest.backend, sizeof manifest.backend, "%s", t->backend->name);
+    snprintf(manifest.backend, sizeof manifest.backend, "%s", t->state.backend);
     snprintf(manifest.lathe_version, sizeof manifest.lathe_version, "%s", LATHE_VERSION);
     status = lt_manifest_write(directory, &manifest, err);
 done:

@@ -52,6 +52,11 @@ static lt_status resolve_length(lt_trainer *t, lt_err *err)
                        "--max-length %lld is more than the %lld positions that the model has%s",
                        (long long)s->max_length, (long long)visible,
                        in_front > 0 ? " behind the virtual tokens" : "");
+    if (s->max_length == 0 && !t->dataset)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "%s is a known shape and no model here: to plan for it, say how long rows "
+                       "are (--max-length)",
+                       s->model);
     if (s->max_length == 0)
         s->max_length =
             lt_min_i64(visible, lt_max_i64(lt_dataset_longest(t->dataset, LT_SPLIT_TRAIN),
@@ -119,67 +124,6 @@ static void resolve_steps(lt_trainer *t)
 /* --- Memory ------------------------------------------------------------------------------------
  */
 
-static lt_recompute recompute_level(const char *name)
-{
-    if (strcmp(name, "block") == 0) return LT_RECOMPUTE_BLOCK;
-    return strcmp(name, "selective") == 0 ? LT_RECOMPUTE_SELECTIVE : LT_RECOMPUTE_NONE;
-}
-
-static bool half_base(const lt_train_settings *s)
-{
-    return strcmp(s->base_dtype, "bfloat16") == 0;
-}
-
-static lt_trainable trainable_of(const lt_train_settings *s)
-{
-    return (lt_trainable){
-        .freeze_layers = s->freeze_layers, .train = s->train, .freeze = s->freeze};
-}
-
-static lt_status make_plan(lt_trainer *t, lt_err *err)
-{
-    const lt_train_settings *s = &t->settings;
-    lt_train_plan *plan = &t->plan;
-    t->workspace_settings = (lt_workspace_settings){.rows = s->micro_batch_size,
-                                                    .length = s->max_length,
-                                                    .training = true,
-                                                    .recompute = recompute_level(s->recompute),
-                                                    .embd_pdrop = s->embd_pdrop,
-                                                    .resid_pdrop = s->resid_pdrop,
-                                                    .attn_pdrop = s->attn_pdrop};
-    const lt_plan_settings what = {.workspace = t->workspace_settings,
-                                   .trainable = trainable_of(s),
-                                   .adapter = t->has_adapter ? &t->adapter_config : NULL,
-                                   .half_base = half_base(s),
-                                   .inventory = &t->inventory};
-    LT_TRY(lt_model_plan(&t->config, t->backend, &what, &plan->model, err));
-    plan->optimizer = lt_optimizer_plan(plan->model.gradient_count, t->backend->real);
-    const uint64_t parts[] = {plan->model.weights, plan->model.adapter, plan->model.gradients,
-                              plan->optimizer, plan->model.activations};
-    plan->total = 0;
-    for (int i = 0; i < 5; i++)
-        if (__builtin_add_overflow(plan->total, parts[i], &plan->total)) plan->total = UINT64_MAX;
-    plan->available = lt_available_memory();
-    return LT_OK;
-}
-
-lt_status lt_trainer_check_memory(const lt_trainer *t, lt_err *err)
-{
-    const lt_train_plan *p = &t->plan;
-    if (p->total <= p->available) return LT_OK;
-    return lt_fail(err, LT_ERR_NOMEM,
-                   "not enough memory: %.2f GB are needed (weights %.2f, gradients %.2f, optimizer "
-                   "%.2f, activations %.2f) and %.2f GB are available; take a smaller "
-                   "--micro-batch-size (now %lld) with more --gradient-accumulation-steps, a "
-                   "shorter --max-length (now %lld), --recompute block, %s",
-                   (double)p->total / 1e9, (double)(p->model.weights + p->model.adapter) / 1e9,
-                   (double)p->model.gradients / 1e9, (double)p->optimizer / 1e9,
-                   (double)p->model.activations / 1e9, (double)p->available / 1e9,
-                   (long long)t->settings.micro_batch_size, (long long)t->settings.max_length,
-                   t->has_adapter ? "or --base-dtype bfloat16"
-                                  : "--freeze-layers, or --method lora");
-}
-
 static int32_t stop_id(const lt_trainer *t)
 {
     const lt_tokenizer *tokenizer = lt_dataset_tokenizer(t->dataset);
@@ -200,7 +144,7 @@ lt_status lt_trainer_allocate(lt_trainer *t, lt_err *err)
 {
     bool own = t->checkpoint.size > 0 && !t->has_adapter; /* its weights are the checkpoint's */
     const char *directory = lt_buffer_text(own ? &t->checkpoint : &t->model_directory);
-    lt_dtype matrices = half_base(&t->settings) ? LT_BF16 : t->backend->real;
+    lt_dtype matrices = lt_has_half_base(&t->settings) ? LT_BF16 : t->backend->real;
     LT_TRY(lt_model_load_as(directory, t->backend, matrices, &t->model, err));
     LT_TRY(lt_model_grow_vocab(t->model, t->config.vocab_size, err));
     int32_t stop = stop_id(t);
@@ -208,13 +152,15 @@ lt_status lt_trainer_allocate(lt_trainer *t, lt_err *err)
         t->model->config.eos_token_ids[0] = stop;
         t->model->config.eos_token_count = 1;
     }
-    const lt_trainable trainable = trainable_of(&t->settings);
+    const lt_trainable trainable = lt_trainable_of(&t->settings);
     if (t->has_adapter)
         LT_TRY(allocate_adapter(t, err));
     else
         LT_TRY(lt_model_set_trainable(t->model, &trainable, err));
+    if (strcmp(t->settings.gradient_dtype, "bfloat16") == 0) t->model->gradient_dtype = LT_BF16;
     LT_TRY(lt_model_allocate_gradients(t->model, err));
-    LT_TRY(lt_optimizer_create(t->model, &t->optimizer, err));
+    LT_TRY(lt_optimizer_create(t->model, &t->optimizer_settings, &t->optimizer, err));
+    LT_TRY(lt_results_create(t->backend, &t->results, err));
     return lt_workspace_create(t->model, &t->workspace_settings, &t->workspace, err);
 }
 
@@ -250,6 +196,11 @@ done:
     return status;
 }
 
+static bool is_chosen(const char *matmul)
+{
+    return strcmp(matmul, "auto") != 0;
+}
+
 static lt_status note_identity(lt_trainer *t, lt_err *err)
 {
     lt_train_state *state = &t->state;
@@ -257,7 +208,11 @@ static lt_status note_identity(lt_trainer *t, lt_err *err)
     LT_TRY(lt_model_directory_hash(lt_buffer_text(&t->model_directory), hash, err));
     snprintf(state->model_hash, sizeof state->model_hash, "%s", hash);
     snprintf(state->dataset_hash, sizeof state->dataset_hash, "%s", lt_dataset_hash(t->dataset));
-    snprintf(state->backend, sizeof state->backend, "%s", t->backend->name);
+    /* whose arithmetic the bits are */
+    snprintf(state->backend, sizeof state->backend, "%s%s%s%s", t->backend->name,
+             t->optimizer_settings.offload ? "+offload" : "",
+             is_chosen(t->settings.matmul) ? "+" : "",
+             is_chosen(t->settings.matmul) ? t->settings.matmul : "");
     snprintf(state->lathe_version, sizeof state->lathe_version, "%s", LATHE_VERSION);
     state->threads = t->backend->threads;
     state->total_steps = t->schedule.total_steps;
@@ -267,39 +222,118 @@ static lt_status note_identity(lt_trainer *t, lt_err *err)
 /* --- All of it ---------------------------------------------------------------------------------
  */
 
+static bool is_preset(const char *name)
+{
+    return lt_model_preset_vocab(name) > 0;
+}
+
+static lt_status require(const char *value, const char *option, const char *what, lt_err *err)
+{
+    return value ? LT_OK : lt_fail(err, LT_ERR_USAGE, "--%s is required: %s", option, what);
+}
+
+/* Only a plan can do without a model: a known shape has a name. */
+static lt_status find_model(lt_trainer *t, lt_err *err)
+{
+    const char *name = t->settings.model;
+    lt_status status = lt_model_resolve(name, &t->model_directory, err);
+    if (status == LT_OK || !t->settings.dry_run || !is_preset(name)) return status;
+    const lt_model_shape shape = {.preset = name,
+                                  .vocab_size = lt_model_preset_vocab(name),
+                                  .bos_token_id = -1,
+                                  .eos_token_id = -1,
+                                  .pad_token_id = -1};
+    if (err) *err = (lt_err){0};
+    t->shape_only = true;
+    return lt_model_config_make(&shape, &t->config, err);
+}
+
+static lt_status open_device(lt_trainer *t, lt_err *err)
+{
+    lt_train_settings *s = &t->settings;
+    const lt_device_choice choice = {.device = s->device,
+                                     .dtype = s->dtype,
+                                     .matmul = s->matmul,
+                                     .threads = (int)s->threads,
+                                     .plan_only = s->dry_run};
+    LT_TRY(lt_device_open(&choice, &t->device, err));
+    t->backend = t->device.backend;
+    s->dtype = t->backend->real == LT_BF16 ? "bfloat16" : "float32"; /* auto no more */
+    return LT_OK;
+}
+
+static lt_status choose_optimizer(lt_trainer *t, lt_err *err)
+{
+    const lt_train_settings *s = &t->settings;
+    lt_optimizer_settings *o = &t->optimizer_settings;
+    *o = (lt_optimizer_settings){
+        .offload = s->offload_optimizer, .threads = (int)s->threads, .seed = (uint64_t)s->seed};
+    if (!lt_optimizer_by_name(s->optimizer, &o->kind))
+        return lt_fail(err, LT_ERR_USAGE, "--optimizer %s: there is no such optimizer",
+                       s->optimizer);
+    if (o->offload && t->backend->device == LT_DEVICE_CPU)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--offload-optimizer moves the optimizer from a GPU's memory to the "
+                       "host's, and this run is on the CPU%s%s",
+                       *t->device.note ? ": " : "", t->device.note);
+    if (strcmp(s->gradient_dtype, "bfloat16") == 0 && t->backend->real != LT_BF16)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--gradient-dtype bfloat16 goes with --dtype bfloat16, on a GPU; this run "
+                       "has float32 weights");
+    return LT_OK;
+}
+
 static lt_status open_inputs(lt_trainer *t, lt_err *err)
 {
     const lt_train_settings *s = &t->settings;
-    const lt_backend_settings backend = {.device = strcmp(s->device, "cuda") == 0 ? LT_DEVICE_CUDA
-                                                                                  : LT_DEVICE_CPU,
-                                         .threads = (int)s->threads};
-    LT_TRY(lt_backend_create(&backend, &t->backend, err));
-    LT_TRY(lt_model_resolve(s->model, &t->model_directory, err));
-    LT_TRY(lt_model_config_load(lt_buffer_text(&t->model_directory), &t->config, err));
-    return lt_dataset_open(s->data, &t->dataset, err);
+    LT_TRY(open_device(t, err));
+    LT_TRY(choose_optimizer(t, err));
+    LT_TRY(find_model(t, err));
+    if (!t->shape_only) {
+        LT_TRY(require(s->data, "data", "a dataset made by lathe prepare", err));
+        LT_TRY(require(s->output, "output", "a directory for what is trained", err));
+        LT_TRY(lt_model_config_load(lt_buffer_text(&t->model_directory), &t->config, err));
+    }
+    return s->data ? lt_dataset_open(s->data, &t->dataset, err) : LT_OK;
+}
+
+/* How a run was started is not part of what it is. */
+static lt_status note_settings(lt_trainer *t, lt_err *err)
+{
+    lt_train_settings saved = t->settings;
+    saved.resume = "auto";
+    saved.force = false;
+    LT_TRY(lt_options_to_json(&lt_train_options, &saved, &t->resolved, err));
+    return lt_options_to_yaml(&lt_train_options, &saved, &t->resolved_yaml, err);
+}
+
+/* A plan for a shape: nothing but its memory. */
+static lt_status prepare_shape(lt_trainer *t, lt_err *err)
+{
+    LT_TRY(lt_adapter_setup(t, err));
+    LT_TRY(resolve_batch(&t->settings, err));
+    LT_TRY(resolve_length(t, err));
+    LT_TRY(lt_trainer_plan(t, err));
+    LT_TRY(note_settings(t, err));
+    return lt_trainer_describe(t, err);
 }
 
 lt_status lt_trainer_prepare(lt_trainer *t, lt_err *err)
 {
     LT_TRY(open_inputs(t, err));
+    if (t->shape_only) return prepare_shape(t, err);
     LT_TRY(lt_vocabulary_match(t, err));
     LT_TRY(lt_adapter_setup(t, err));
     LT_TRY(resolve_batch(&t->settings, err));
     LT_TRY(resolve_length(t, err));
-    LT_TRY(make_plan(t, err));
+    LT_TRY(lt_trainer_plan(t, err));
     LT_TRY(open_loaders(t, err));
     resolve_steps(t);
     t->notes = (lt_model_notes){.has_template = true,
                                 .template_ = lt_dataset_template(t->dataset),
                                 .max_length = t->settings.max_length};
     LT_TRY(note_identity(t, err));
-
-    /* how a run was started is not part of what it is */
-    lt_train_settings saved = t->settings;
-    saved.resume = "auto";
-    saved.force = false;
-    LT_TRY(lt_options_to_json(&lt_train_options, &saved, &t->resolved, err));
-    LT_TRY(lt_options_to_yaml(&lt_train_options, &saved, &t->resolved_yaml, err));
+    LT_TRY(note_settings(t, err));
     LT_TRY(lt_output_inspect(t, err));
     if (t->checkpoint.size > 0) LT_TRY(lt_resume_check(t, err));
     return lt_trainer_describe(t, err);

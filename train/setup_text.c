@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernels/cuda/cuda.h"
 #include "train/trainer.h"
 
 /* "124.4 M", as a value: the text lives as long as the expression it is printed by. */
@@ -110,7 +111,12 @@ static lt_status describe_data(const lt_trainer *t, lt_buffer *out, lt_err *err)
                             human(report->tokens).text, human(report->trained_tokens).text,
                             lt_template_name(report->template_)));
     LT_TRY(describe_left_out(t->loader, "training", s->max_length, out, err));
-    LT_TRY(describe_left_out(t->eval_loader, "held-out", s->max_length, out, err));
+    return describe_left_out(t->eval_loader, "held-out", s->max_length, out, err);
+}
+
+static lt_status describe_batch(const lt_trainer *t, lt_buffer *out, lt_err *err)
+{
+    const lt_train_settings *s = &t->settings;
     return lt_buffer_printf(out, err,
                             "batch        %" PRId64 " rows x %" PRId64 " accumulated = %" PRId64
                             " rows a step, at most %" PRId64 " tokens each, packing %s\n",
@@ -135,10 +141,10 @@ static lt_status describe_schedule(const lt_trainer *t, lt_buffer *out, lt_err *
                             s->lr_scheduler, s->learning_rate, schedule->warmup_steps,
                             lt_schedule_learning_rate(schedule, schedule->total_steps - 1)));
     return lt_buffer_printf(out, err,
-                            "optimizer    AdamW, betas %g %g, epsilon %g, weight decay %g on "
+                            "optimizer    %s, betas %g %g, epsilon %g, weight decay %g on "
                             "matrices, gradient norm at most %g\n",
-                            s->adam_beta1, s->adam_beta2, s->adam_epsilon, s->weight_decay,
-                            s->max_grad_norm > 0 ? s->max_grad_norm : INFINITY);
+                            s->optimizer, s->adam_beta1, s->adam_beta2, s->adam_epsilon,
+                            s->weight_decay, s->max_grad_norm > 0 ? s->max_grad_norm : INFINITY);
 }
 
 static lt_status describe_dropout(const lt_trainer *t, lt_buffer *out, lt_err *err)
@@ -158,39 +164,40 @@ static lt_status describe_dropout(const lt_trainer *t, lt_buffer *out, lt_err *e
                             c->embd_pdrop, c->resid_pdrop, c->attn_pdrop);
 }
 
-static lt_status describe_memory(const lt_trainer *t, lt_buffer *out, lt_err *err)
+/* Where it computes and why there, and whose matrix products a GPU uses. */
+static lt_status describe_machine(const lt_trainer *t, lt_buffer *out, lt_err *err)
 {
-    const lt_train_plan *p = &t->plan;
-    const struct {
-        const char *name;
-        uint64_t bytes;
-    } rows[] = {{t->has_adapter ? "frozen base" : "weights", p->model.weights},
-                {"adapter", p->model.adapter},
-                {"gradients", p->model.gradients},
-                {"optimizer", p->optimizer},
-                {"activations", p->model.activations}};
-    for (int i = 0; i < 5; i++) {
-        if (i == 1 && !t->has_adapter) continue;
-        LT_TRY(lt_buffer_printf(out, err, "%-13s%-12s %10.1f MB\n", i ? "" : "memory", rows[i].name,
-                                (double)rows[i].bytes / 1e6));
+    const lt_backend *backend = t->backend;
+    char products[64];
+    LT_TRY(lt_buffer_printf(out, err, "machine      %s", backend->name));
+    if (backend->device == LT_DEVICE_CPU)
+        LT_TRY(lt_buffer_printf(out, err, ", %d threads", backend->threads));
+    if (backend->device == LT_DEVICE_CUDA && !t->device.planned) {
+        lt_cuda_matmul_describe(backend, products, sizeof products);
+        LT_TRY(lt_buffer_printf(out, err, ", matrix products %s", products));
     }
-    LT_TRY(lt_buffer_printf(out, err, "%-13s%-12s %10.1f MB", "", "total", (double)p->total / 1e6));
-    if (p->available == UINT64_MAX) return lt_buffer_append_text(out, "\n", err);
-    return lt_buffer_printf(out, err, " of %.1f MB available\n", (double)p->available / 1e6);
+    LT_TRY(lt_buffer_printf(out, err, ", recompute %s\n", t->settings.recompute));
+    if (!*t->device.note) return LT_OK;
+    return lt_buffer_printf(out, err, "             %s\n", t->device.note);
 }
 
 lt_status lt_trainer_describe(lt_trainer *t, lt_err *err)
 {
     lt_buffer *out = &t->setup;
     LT_TRY(describe_model(t, out, err));
+    if (t->shape_only) {
+        LT_TRY(describe_batch(t, out, err));
+        LT_TRY(describe_machine(t, out, err));
+        return lt_describe_memory(t, out, err);
+    }
     LT_TRY(describe_data(t, out, err));
+    LT_TRY(describe_batch(t, out, err));
     LT_TRY(describe_schedule(t, out, err));
     LT_TRY(describe_dropout(t, out, err));
-    LT_TRY(lt_buffer_printf(out, err, "machine      %s, %d threads, recompute %s\n",
-                            t->backend->name, t->backend->threads, t->settings.recompute));
+    LT_TRY(describe_machine(t, out, err));
     LT_TRY(lt_buffer_printf(out, err, "output       %s\n", t->settings.output));
     if (t->checkpoint.size > 0)
         LT_TRY(lt_buffer_printf(out, err, "resumed      from %s, step %" PRId64 "\n",
                                 lt_buffer_text(&t->checkpoint), t->state.step));
-    return describe_memory(t, out, err);
+    return lt_describe_memory(t, out, err);
 }

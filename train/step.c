@@ -1,5 +1,6 @@
 /* One optimizer step. Losses, token counts and gradients of its micro-batches are sums; they are
- * divided once, by the trained tokens of the whole step, when the gradient is clipped. */
+ * divided once, by the trained tokens of the whole step, when the gradient is clipped. Nothing here
+ * waits for the device. */
 #include <math.h>
 #include <string.h>
 
@@ -80,7 +81,7 @@ static double necessary_flops(const lt_trainer *t, const batch_content *content,
 }
 
 /* The gradients of one step's micro-batches; a step ends with its epoch at the latest. */
-static lt_status accumulate(lt_trainer *t, lt_loss *loss, lt_step_info *info, lt_err *err)
+static lt_status accumulate(lt_trainer *t, lt_step_info *info, lt_err *err)
 {
     const int64_t accumulation = t->settings.gradient_accumulation_steps;
     lt_loader_position position = lt_loader_tell(t->loader);
@@ -94,11 +95,12 @@ static lt_status accumulate(lt_trainer *t, lt_loss *loss, lt_step_info *info, lt
         LT_TRY(lt_loader_next(t->loader, &batch, err));
         position = lt_loader_tell(t->loader);
         if (batch.rows == 0) continue;
-        LT_TRY(lt_model_forward_backward(t->model, t->workspace, &batch, dropout, accumulated, loss,
+        LT_TRY(lt_model_forward_backward(t->model, t->workspace, &batch, dropout, accumulated, NULL,
                                          err));
         accumulated = true;
         const batch_content content = count_content(&batch);
         info->input_tokens += content.tokens;
+        info->trained_tokens += batch.trained_tokens;
         info->flops += necessary_flops(t, &content, batch.trained_tokens);
     }
     t->state.epoch = position.epoch;
@@ -106,78 +108,39 @@ static lt_status accumulate(lt_trainer *t, lt_loss *loss, lt_step_info *info, lt
     return LT_OK;
 }
 
-static lt_status update(lt_trainer *t, const lt_loss *loss, lt_step_info *info, lt_err *err)
+/* Where the step's results go, to be read later. */
+static lt_status update(lt_trainer *t, const lt_step_info *info, lt_step_slot slot, lt_err *err)
 {
     const lt_train_settings *s = &t->settings;
-    /* a loss that is not finite poisons the scale, and with it the step */
-    const double scale = isfinite(loss->sum) && loss->tokens > 0 ? 1.0 / (double)loss->tokens : NAN;
-    const lt_optimizer_step step = {.gradient_scale = scale,
-                                    .learning_rate = info->learning_rate,
-                                    .beta1 = s->adam_beta1,
-                                    .beta2 = s->adam_beta2,
-                                    .epsilon = s->adam_epsilon,
-                                    .weight_decay = s->weight_decay,
-                                    .max_grad_norm = s->max_grad_norm,
-                                    .update = t->state.updates + 1};
-    LT_TRY(lt_optimizer_apply(&t->optimizer, t->model, &step, &info->gradient_norm, err));
-    info->taken = isfinite(info->gradient_norm);
+    const lt_optimizer_step step = {
+        .gradient_scale = info->trained_tokens > 0 ? 1.0 / (double)info->trained_tokens : NAN,
+        .learning_rate = info->learning_rate,
+        .beta1 = s->adam_beta1,
+        .beta2 = s->adam_beta2,
+        .epsilon = s->adam_epsilon,
+        .weight_decay = s->weight_decay,
+        .max_grad_norm = s->max_grad_norm,
+        .number = info->step,
+        .loss = lt_tensor_slice(slot.totals, 0, 0, 1),
+        .norm = slot.norm};
+    LT_TRY(lt_workspace_move_loss(t->workspace, slot.totals, err));
+    return lt_optimizer_apply(&t->optimizer, t->model, &step, err);
+}
+
+lt_status lt_trainer_step(lt_trainer *t, lt_err *err)
+{
+    const int64_t number = t->state.step + 1, last = t->schedule.total_steps;
+    lt_step_slot slot;
+    lt_step_info *info = lt_results_begin_step(&t->results, &slot);
+    *info = (lt_step_info){.step = number,
+                           .total_steps = last,
+                           .epoch = (double)number / (double)t->steps_per_epoch,
+                           .learning_rate = lt_schedule_learning_rate(&t->schedule, t->state.step),
+                           .logging = number % t->settings.logging_steps == 0 || number == 1 ||
+                                      number == last};
+    LT_TRY(accumulate(t, info, err));
+    LT_TRY(update(t, info, slot, err));
+    t->results.count++;
+    t->state.step = number;
     return LT_OK;
-}
-
-/* What the step changes in the state, but for the position in the data. */
-static void account(lt_trainer *t, lt_step_info *info)
-{
-    lt_train_state *state = &t->state;
-    state->step++;
-    state->updates += info->taken;
-    state->skipped_steps += !info->taken;
-    state->skipped_in_a_row = info->taken ? 0 : state->skipped_in_a_row + 1;
-    state->input_tokens += info->input_tokens;
-    state->trained_tokens += info->trained_tokens;
-    state->flops += info->flops;
-    state->seconds += info->seconds;
-    state->window_loss += info->loss;
-    state->window_steps++;
-    info->step = state->step;
-    info->epoch = (double)state->step / (double)t->steps_per_epoch;
-    info->skipped_steps = state->skipped_steps;
-    info->total_input_tokens = state->input_tokens;
-    info->logging = state->step % t->settings.logging_steps == 0 || state->step == 1 ||
-                    state->step == state->total_steps;
-}
-
-/* A logging step ends the window: its mean is what log_history and the run's result hold. */
-static lt_status close_window(lt_trainer *t, const lt_step_info *info, lt_err *err)
-{
-    lt_train_state *state = &t->state;
-    if (!info->logging) return LT_OK;
-    state->train_loss = state->window_loss / (double)state->window_steps;
-    state->window_loss = 0;
-    state->window_steps = 0;
-    json_t *entry = json_pack(
-        "{s:o, s:o, s:o, s:o, s:o, s:I}", "epoch", lt_number_to_json(info->epoch), "grad_norm",
-        lt_number_to_json(info->gradient_norm), "learning_rate",
-        lt_number_to_json(info->learning_rate), "loss", lt_number_to_json(state->train_loss),
-        "mean_token_accuracy", lt_number_to_json(info->accuracy), "step", (json_int_t)info->step);
-    if (!entry || json_array_append_new(t->log_history, entry) != 0)
-        return lt_fail_nomem(err, 256, "the log");
-    return LT_OK;
-}
-
-lt_status lt_trainer_step(lt_trainer *t, lt_step_info *info, lt_err *err)
-{
-    const double begin = lt_seconds();
-    lt_loss loss = {0};
-    *info = (lt_step_info){.total_steps = t->schedule.total_steps,
-                           .learning_rate = lt_schedule_learning_rate(&t->schedule, t->state.step)};
-    LT_TRY(accumulate(t, &loss, info, err));
-    LT_TRY(update(t, &loss, info, err));
-    info->trained_tokens = loss.tokens;
-    info->loss = loss.sum / (double)loss.tokens;
-    info->accuracy = (double)loss.correct / (double)loss.tokens;
-    const double end = lt_seconds();
-    info->seconds = end - begin;
-    info->elapsed_seconds = end - t->started;
-    account(t, info);
-    return close_window(t, info, err);
 }

@@ -52,7 +52,9 @@ typedef struct lt_train_settings {
     char *recompute;
     double embd_pdrop, resid_pdrop, attn_pdrop;
     char *save_dtype; /* of the final and best model; checkpoints keep the training precision */
-    char *device;
+    char *optimizer, *gradient_dtype;
+    bool offload_optimizer;
+    char *device, *dtype, *matmul; /* train/device.h */
     int64_t threads;
     bool dry_run, force;
 } lt_train_settings;
@@ -90,7 +92,7 @@ typedef struct lt_step_info {
     double gradient_norm, learning_rate;
     int64_t trained_tokens, input_tokens; /* of this step */
     int64_t total_input_tokens;
-    double seconds;         /* of this step */
+    double seconds;         /* of this step; the mean where several were read together */
     double elapsed_seconds; /* of this run */
     double flops; /* necessary floating-point operations of this step: 6 per parameter and token,
                      and attention */
@@ -98,6 +100,12 @@ typedef struct lt_step_info {
     int64_t skipped_steps; /* so far */
     bool logging;          /* a logging step: others are for progress bars only */
 } lt_step_info;
+
+/* A step has been handed to the device; its loss comes later, with `step`. For progress bars. */
+typedef struct lt_progress_info {
+    int64_t step, total_steps;
+    double elapsed_seconds; /* of this run */
+} lt_progress_info;
 
 typedef struct lt_eval_info {
     int64_t step;
@@ -146,7 +154,8 @@ typedef struct lt_train_observer {
     void *context;
     void (*start)(void *context, const lt_run_info *info);
     void (*message)(void *context, const char *text); /* one line: a warning or notice */
-    void (*step)(void *context, const lt_step_info *info);
+    void (*progress)(void *context, const lt_progress_info *info);
+    void (*step)(void *context, const lt_step_info *info); /* in order, some steps later */
     void (*evaluation)(void *context, const lt_eval_info *info);
     void (*sample)(void *context, const lt_sample_info *info);
     void (*save)(void *context, const lt_save_info *info);

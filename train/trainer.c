@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define SECONDS_UNREAD 1.0
+
 double lt_seconds(void)
 {
     struct timespec now;
@@ -53,23 +55,12 @@ static bool patience_is_over(const lt_trainer *t)
     return patience > 0 && t->state.evaluations_without_best >= patience;
 }
 
-/* Names the checkpoint that holds the last weights known to be good. */
-static lt_status give_up(const lt_trainer *t, lt_err *err)
+/* A logged step should be seen at once, and the others not much later. */
+static bool results_due(const lt_trainer *t)
 {
-    const lt_train_state *state = &t->state;
-    lt_buffer path = {0};
-    const char *advice = "there is no checkpoint yet";
-    int64_t saved = t->saved_step;
-    if (saved >= 0 && lt_checkpoint_path(t->settings.output, saved, &path, NULL) == LT_OK)
-        advice = lt_buffer_text(&path);
-    lt_fail(err, LT_ERR_NUMERIC,
-            "loss or gradient was not finite %" PRId64 " steps in a row, the last of them step "
-            "%" PRId64
-            "; none was taken. Last good checkpoint: %s. To go on from its weights, give "
-            "it as --model, with a lower --learning-rate and another --output",
-            state->skipped_in_a_row, state->step, advice);
-    lt_buffer_free(&path);
-    return LT_ERR_NUMERIC;
+    const lt_step_results *r = &t->results;
+    return r->steps[r->count - 1].logging || evaluation_due(t) || save_due(t) ||
+           r->count == LT_MAX_UNREAD_STEPS || lt_seconds() - r->begin >= SECONDS_UNREAD;
 }
 
 /* Until the last step, the end of patience, or a signal: then *complete stays false. */
@@ -82,12 +73,32 @@ static lt_status run(lt_trainer *t, bool *complete, lt_err *err)
         *complete = patience_is_over(t) || t->state.step >= t->state.total_steps;
         if (*complete) return LT_OK; /* the last checkpoint is the caller's */
         if (save_due(t)) lt_trainer_save(t);
-        lt_step_info info;
-        LT_TRY(lt_trainer_step(t, &info, err));
-        lt_tell_step(t, &info);
-        if (t->state.skipped_in_a_row >= LT_MAX_SKIPPED_IN_A_ROW) return give_up(t, err);
+        LT_TRY(lt_trainer_step(t, err));
+        lt_tell_progress(t);
+        if (results_due(t)) LT_TRY(lt_trainer_account(t, err));
     }
-    return LT_OK;
+    return lt_trainer_account(t, err);
+}
+
+lt_status lt_explain_failure(const lt_trainer *t, lt_status status, lt_err *err)
+{
+    lt_buffer path = {0};
+    /* the numbers went bad: that message says all of this already */
+    if (!err || status == LT_OK || status == LT_ERR_NUMERIC) return status;
+    size_t used = strlen(err->message), room = sizeof err->message - used;
+    if (t->saved_step >= 0 &&
+        lt_checkpoint_path(t->settings.output, t->saved_step, &path, NULL) == LT_OK)
+        snprintf(err->message + used, room,
+                 ". Training ended in step %" PRId64
+                 "; %s is whole, and the same command goes on from it",
+                 t->state.step + 1, lt_buffer_text(&path));
+    else
+        snprintf(err->message + used, room,
+                 ". Training ended in step %" PRId64
+                 ", before its first checkpoint; the same command starts again",
+                 t->state.step + 1);
+    lt_buffer_free(&path);
+    return status;
 }
 
 /* The trained model as it is delivered; a failure ends the run as failed, after telling. */
@@ -108,7 +119,7 @@ static void save_final(lt_trainer *t)
 static lt_status carry_out(lt_trainer *t, lt_train_result *result, lt_err *err)
 {
     bool complete = false;
-    LT_TRY(run(t, &complete, err));
+    LT_TRY(lt_explain_failure(t, run(t, &complete, err), err));
     result->interrupted = !complete;
     result->stopped_early = complete && t->state.step < t->state.total_steps;
     /* nothing to save before the first step: the next run starts from the same place */
@@ -138,6 +149,7 @@ static void free_trainer(lt_trainer *t)
 {
     lt_close_file_observers(t);
     lt_workspace_free(t->workspace);
+    lt_results_free(&t->results);
     lt_optimizer_free(&t->optimizer);
     lt_model_free(t->model);
     lt_loader_free(t->eval_loader);

@@ -3,10 +3,14 @@
  *   setup.c       settings, data and model made ready for each other; the plan; the setup text
  *   adapter_setup.c what --method and its options ask of an adapter
  *   match_vocabulary.c whether the dataset's tokenizer is the model's
+ *   plan.c        the memory a run takes
  *   setup_text.c  what a person is told before the start
+ *   plan_text.c   the table of memory
  *   output.c      the output directory: what it holds, final/ and best/
  *   resume.c      which checkpoint to go on from, and whether it belongs to this run
  *   step.c        one optimizer step
+ *   results.c     losses and norms that are still on the device
+ *   account.c     what they come to once they are read
  *   evaluate.c    held-out loss and sample answers
  *   save.c        writing checkpoints
  *   trainer.c     lt_train: the loop, and the order in which all this happens */
@@ -17,7 +21,9 @@
 #include "model/adapter.h"
 #include "train/assistant.h"
 #include "train/checkpoint.h"
+#include "train/device.h"
 #include "train/optimizer.h"
+#include "train/results.h"
 #include "train/state.h"
 #include "train/train.h"
 
@@ -27,11 +33,17 @@ enum { LT_MAX_SKIPPED_IN_A_ROW = 3 };
  * last. */
 enum { LT_FILE_LOG, LT_FILE_EVENTS, LT_FILE_REPORT, LT_FILE_OBSERVERS };
 
-/* Bytes of device memory, exact. */
+enum { LT_RECOMPUTE_LEVELS = 3 };
+
+/* Bytes, exact. On the CPU the device's memory is the process's. */
 typedef struct lt_train_plan {
     lt_memory_plan model;
-    uint64_t optimizer, total;
-    uint64_t available;
+    lt_optimizer_memory optimizer;
+    uint64_t scratch; /* of the device's operations, and results of steps */
+    uint64_t device, host;
+    uint64_t available, host_available;        /* UINT64_MAX: not known */
+    uint64_t activations[LT_RECOMPUTE_LEVELS]; /* at each level */
+    uint64_t offloaded_device, offloaded_host; /* in all, if the optimizer were offloaded */
 } lt_train_plan;
 
 typedef struct lt_trainer {
@@ -42,6 +54,8 @@ typedef struct lt_trainer {
     lt_buffer notices;                          /* lines that are told once the run has started */
 
     lt_backend *backend;
+    lt_device_opened device; /* the same, and how it was chosen */
+    bool shape_only;         /* a dry run for a preset's shape: no model, no data */
     lt_dataset *dataset;
     lt_loader *loader;
     lt_loader *eval_loader;    /* NULL: nothing is held out */
@@ -66,7 +80,9 @@ typedef struct lt_trainer {
     lt_model *model;
     lt_adapter *adapter; /* the model's; NULL: full tuning */
     lt_workspace *workspace;
+    lt_optimizer_settings optimizer_settings;
     lt_optimizer optimizer;
+    lt_step_results results;
 
     lt_train_state state;
     json_t *log_history;
@@ -80,17 +96,29 @@ typedef struct lt_trainer {
 double lt_seconds(void);
 bool lt_stop_requested(void);
 
+/* Adds to an error in mid-run what has been saved and how to go on. Returns `status`. */
+lt_status lt_explain_failure(const lt_trainer *trainer, lt_status status, lt_err *err);
+
 /* --- setup.c -----------------------------------------------------------------------------------
  */
 
 /* Everything short of memory for the model: reads, checks, counts and plans. Writes nothing. */
 lt_status lt_trainer_prepare(lt_trainer *trainer, lt_err *err);
-/* LT_ERR_NOMEM with figures and advice when the plan does not fit. */
-lt_status lt_trainer_check_memory(const lt_trainer *trainer, lt_err *err);
 /* The plan made real: model, gradients, optimizer, workspace. */
 lt_status lt_trainer_allocate(lt_trainer *trainer, lt_err *err);
 /* XXH3-128 over a model directory's config.json and weights. */
 lt_status lt_model_directory_hash(const char *directory, char out[LT_HASH_TEXT_SIZE], lt_err *err);
+
+/* --- plan.c, plan_text.c -----------------------------------------------------------------------
+ */
+
+lt_status lt_trainer_plan(lt_trainer *trainer, lt_err *err);
+/* LT_ERR_NOMEM with figures and advice when the plan does not fit. */
+lt_status lt_trainer_check_memory(const lt_trainer *trainer, lt_err *err);
+lt_status lt_describe_memory(const lt_trainer *trainer, lt_buffer *out, lt_err *err);
+/* What of the settings decides the layout of a model. */
+lt_trainable lt_trainable_of(const lt_train_settings *settings);
+bool lt_has_half_base(const lt_train_settings *settings);
 
 /* --- adapter_setup.c ---------------------------------------------------------------------------
  */
@@ -145,10 +173,14 @@ lt_status lt_settings_differences(const json_t *resolved, const char *yaml_path,
  * returned: training goes on. */
 void lt_trainer_save(lt_trainer *trainer);
 
-/* --- step.c, evaluate.c ------------------------------------------------------------------------
+/* --- step.c, account.c, evaluate.c -------------------------------------------------------------
  */
 
-lt_status lt_trainer_step(lt_trainer *trainer, lt_step_info *info, lt_err *err);
+/* Hands the next step to the device, and waits for nothing. */
+lt_status lt_trainer_step(lt_trainer *trainer, lt_err *err);
+/* Reads the results of all steps so far, brings the state up to them and tells the observers.
+ * LT_ERR_NUMERIC when too many in a row were not taken. */
+lt_status lt_trainer_account(lt_trainer *trainer, lt_err *err);
 /* *finished is false when a stop was asked for half-way: then nothing has changed. */
 lt_status lt_trainer_evaluate(lt_trainer *trainer, bool *finished, lt_err *err);
 
@@ -159,6 +191,7 @@ void lt_tell_start(const lt_trainer *trainer);
 void lt_tell(const lt_trainer *trainer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void lt_tell_files(const lt_trainer *trainer, const char *text); /* only those that write files */
+void lt_tell_progress(const lt_trainer *trainer);
 void lt_tell_step(const lt_trainer *trainer, const lt_step_info *info);
 void lt_tell_evaluation(const lt_trainer *trainer, const lt_eval_info *info);
 void lt_tell_sample(const lt_trainer *trainer, const lt_sample_info *info);

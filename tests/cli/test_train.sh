@@ -73,6 +73,23 @@ cp model/* cache/hub/models--someone--tiny/snapshots/abc/
 HF_HOME=$work/cache "$LATHE" train --model someone/tiny --data data.h5 --output o --dry-run >cache.log ||
     fail "org/name was not found in the cache"
 
+echo "--- optimizers and number types"
+train --output short --max-steps 5 --optimizer adamw-8bit --learning-rate 1e-3 >short.log
+grep -q "optimizer    adamw-8bit" short.log || fail "the optimizer is not named: $(cat short.log)"
+grep -q "optimizer .*(adamw-8bit)" short.log || fail "no 8-bit state in the table: $(cat short.log)"
+[ "$(stat -c %s short/checkpoint-5/optimizer.safetensors)" -lt $(($(stat -c %s plain/checkpoint-30/optimizer.safetensors) / 2)) ] ||
+    fail "8-bit state is not small"
+expect_failure 2 'optimizer was "adamw-8bit", is "adamw"' train --output short --max-steps 5 --learning-rate 1e-3
+expect_failure 2 "needs a GPU" train --output o --device cpu --dtype bfloat16
+expect_failure 2 "this run is on the CPU" train --output o --device cpu --offload-optimizer
+expect_failure 2 "goes with --dtype bfloat16" train --output o --device cpu --gradient-dtype bfloat16
+expect_failure 2 "there are auto, cpu, cuda" train --output o --device gpu
+expect_failure 2 "there are auto, cpu, cuda" "$LATHE" generate --model model --prompt x --device tpu
+expect_failure 2 "there are auto, cpu, cuda" "$LATHE" score --model model --text x --device tpu
+expect_failure 2 "--dtype bfloat16 needs a GPU" "$LATHE" score --model model --text x --device cpu --dtype bfloat16
+expect_failure 2 "--data is required" "$LATHE" train --model model --output o
+expect_failure 2 "--output is required" "$LATHE" train --model model --data data.h5
+
 echo "--- mistakes"
 expect_failure 2 "did you mean" train --output o --learning-ratee 1
 expect_failure 2 "out of range" train --output o --warmup-ratio 2

@@ -11,13 +11,13 @@
 
 static int64_t stop_at;
 
-static void stop_there(void *context, const lt_step_info *info)
+static void stop_there(void *context, const lt_progress_info *info)
 {
     (void)context;
     if (info->step == stop_at) lt_train_request_stop();
 }
 
-static const lt_train_observer stopper = {.step = stop_there};
+static const lt_train_observer stopper = {.progress = stop_there};
 
 static void assert_setup(const char *part)
 {

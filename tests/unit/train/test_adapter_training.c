@@ -14,13 +14,13 @@ enum { STEPS = 6 };
 
 static int64_t stop_at;
 
-static void stop_there(void *context, const lt_step_info *info)
+static void stop_there(void *context, const lt_progress_info *info)
 {
     (void)context;
     if (info->step == stop_at) lt_train_request_stop();
 }
 
-static const lt_train_observer stopper = {.step = stop_there};
+static const lt_train_observer stopper = {.progress = stop_there};
 
 /* --- The same bits -----------------------------------------------------------------------------
  */
@@ -331,6 +331,7 @@ static void close_trainer(opened *o)
 {
     lt_trainer *t = &o->trainer;
     lt_workspace_free(t->workspace);
+    lt_results_free(&t->results);
     lt_optimizer_free(&t->optimizer);
     lt_model_free(t->model);
     lt_loader_free(t->eval_loader);
@@ -377,13 +378,12 @@ static void only_the_adapter_moves(void **state)
     for (int i = 0; i < METHODS; i++) {
         opened o;
         bool finished;
-        lt_step_info info;
         open_trainer(&o, on_base("--max-steps 9 --learning-rate 1e-2 %s", methods[i].words));
         const lt_model *model = o.trainer.model;
         unsigned char *before = copy_rows(model), *place = before;
         must(lt_trainer_evaluate(&o.trainer, &finished, &err), &err);
         for (int step = 0; step < 3; step++)
-            must(lt_trainer_step(&o.trainer, &info, &err), &err);
+            must(lt_trainer_step(&o.trainer, &err), &err);
         assert_true(model->param_count > model->own_param_count);
         for (int p = 0; p < model->param_count; p++) {
             const lt_param *param = &model->params[p];
@@ -398,6 +398,17 @@ static void only_the_adapter_moves(void **state)
         free(before);
         close_trainer(&o);
     }
+}
+
+static void the_optimizer_is_what_was_asked_for(void **state)
+{
+    (void)state;
+    opened o;
+    open_trainer(&o, on_base("--method lora --optimizer adamw-bf16 --seed 9"));
+    assert_int_equal(o.trainer.optimizer.settings.kind, LT_ADAMW_BF16);
+    assert_int_equal(o.trainer.optimizer.settings.seed, 9);
+    assert_int_equal(o.trainer.optimizer.m.dtype, LT_BF16);
+    close_trainer(&o);
 }
 
 static char *hash_of(const char *directory)
@@ -445,6 +456,7 @@ int main(void)
         cmocka_unit_test(held_out_loss_falls_and_samples_are_made),
         cmocka_unit_test(samples_are_of_the_adapter),
         cmocka_unit_test(only_the_adapter_moves),
+        cmocka_unit_test(the_optimizer_is_what_was_asked_for),
         cmocka_unit_test(the_files_of_the_base_stay),
     };
     return cmocka_run_group_tests(tests, adapter_setup, fixture_teardown);

@@ -3,6 +3,7 @@
 #include "train_fixture.h"
 
 #include "train/checkpoint.h"
+#include "train/trainer.h"
 
 /* Dropout, accumulation, two epochs, evaluations between: all that could have a memory. */
 #define RUN                                                                                     \
@@ -12,21 +13,26 @@
 
 static int64_t stop_at;
 
-static void stop_there(void *context, const lt_step_info *info)
+static void stop_there(void *context, const lt_progress_info *info)
 {
     (void)context;
     if (info->step == stop_at) lt_train_request_stop();
 }
 
-static const lt_train_observer stopper = {.step = stop_there};
+static const lt_train_observer stopper = {.progress = stop_there};
 
-static void compare_with_whole(const char *output)
+static void compare_with(const char *whole, const char *output)
 {
     static const char *const files[] = {"final/model.safetensors", "best/model.safetensors",
                                         "checkpoint-12/optimizer.safetensors",
                                         "checkpoint-12/model.safetensors"};
     for (int i = 0; i < 4; i++)
-        assert_same_file(at("whole/%s", files[i]), at("%s/%s", output, files[i]));
+        assert_same_file(at("%s/%s", whole, files[i]), at("%s/%s", output, files[i]));
+}
+
+static void compare_with_whole(const char *output)
+{
+    compare_with("whole", output);
 }
 
 /* trainer_state.json without what tells the time or the place. */
@@ -84,6 +90,56 @@ static void many_interruptions_give_the_same_bits(void **state)
         train_well("steps", RUN, &stopper, &result);
     train_well("steps", RUN, NULL, &result);
     compare_with_whole("steps");
+}
+
+/* Short state is on file as it is in memory, and rounding knows its step. */
+static void short_state_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"adamw-bf16", "adamw-8bit"};
+    lt_train_result result;
+    char words[1024], name[32];
+    for (int k = 0; k < 2; k++) {
+        snprintf(words, sizeof words, RUN "--optimizer %s", kinds[k]);
+        train_well(kinds[k], words, NULL, NULL);
+        for (stop_at = 2; stop_at < 12; stop_at += 3) {
+            snprintf(name, sizeof name, "%s-%d", kinds[k], (int)stop_at);
+            train_well(name, words, &stopper, &result);
+            assert_true(result.interrupted);
+            train_well(name, words, NULL, &result);
+            compare_with(kinds[k], name);
+            lt_remove_tree(at("%s", name), NULL);
+        }
+    }
+}
+
+/* The machine may change, with a warning; the number type may not. A file of before there was a
+ * choice is one of float32. */
+static void number_types_are_compared(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *written, *differences;
+    } cases[] = {{"", ""},
+                 {"dtype: float32\n", ""},
+                 {"dtype: bfloat16\n", "dtype was \"bfloat16\", is \"float32\""},
+                 {"gradient_dtype: bfloat16\n", "gradient_dtype was \"bfloat16\", is \"float32\""},
+                 {"optimizer: adamw-8bit\n", "optimizer was \"adamw-8bit\", is \"adamw\""},
+                 {"device: cuda\nmatmul: native\noffload_optimizer: true\n", ""}};
+    json_t *resolved = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b}", "dtype", "float32", "optimizer",
+                                 "adamw", "gradient_dtype", "float32", "device", "cpu", "matmul",
+                                 "auto", "offload_optimizer", 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lt_buffer text = {0}, differences = {0};
+        lt_err err = {0};
+        must(lt_buffer_printf(&text, &err, "model: m\n%s", cases[i].written), &err);
+        must(lt_write_file(at("old.yaml"), text.data, text.size, &err), &err);
+        must(lt_settings_differences(resolved, at("old.yaml"), &differences, &err), &err);
+        assert_string_equal(lt_buffer_text(&differences), cases[i].differences);
+        lt_buffer_free(&text);
+        lt_buffer_free(&differences);
+    }
+    json_decref(resolved);
 }
 
 static void request_stop(void *context, const lt_run_info *info)
@@ -168,6 +224,7 @@ static void another_run_is_refused(void **state)
     refuse(RUN "--micro-batch-size 2", "micro_batch_size was 3, is 2");
     refuse(RUN "--freeze-layers 1", "freeze_layers was 0, is 1");
     refuse(RUN "--packing on", "packing was false, is true");
+    refuse(RUN "--optimizer adamw-8bit", "optimizer was \"adamw\", is \"adamw-8bit\"");
     snprintf(words, sizeof words, RUN "--model %s", at("other-model"));
     refuse(words, "is not the one it started from");
     snprintf(words, sizeof words, RUN "--data %s", at("other-data.h5"));
@@ -210,6 +267,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(interrupted_anywhere_gives_the_same_bits),
         cmocka_unit_test(many_interruptions_give_the_same_bits),
+        cmocka_unit_test(short_state_gives_the_same_bits),
+        cmocka_unit_test(number_types_are_compared),
         cmocka_unit_test(stopped_before_the_first_step_starts_again),
         cmocka_unit_test(a_finished_run_stays_as_it_is),
         cmocka_unit_test(free_settings_may_change),

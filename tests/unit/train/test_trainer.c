@@ -2,7 +2,9 @@
  * refused. */
 #include "train_watch.h"
 
-#include "train/optimizer.h"
+#include "train/trainer.h"
+
+enum { FAR_POSITION = 50 };
 
 /* --- What a step is ----------------------------------------------------------------------------
  */
@@ -224,6 +226,135 @@ static void a_run_that_is_not_finite_stops(void **state)
     assert_message(&err, "nan/checkpoint-2");
 }
 
+/* --- Results that are read later ----------------------------------------------------------------
+ */
+
+/* NaN where only the longest documents come. */
+static void set_far_position_to_nan(lt_model *model)
+{
+    const lt_param *param = lt_model_param(model, "embed_positions.weight");
+    float *row = (float *)param->weight.data + FAR_POSITION * param->shape[1];
+    for (int64_t i = 0; i < param->shape[1]; i++)
+        row[i] = NAN;
+}
+
+/* Steps are told one by one, in order, with the same numbers, whenever they are read; those that
+ * were not taken too. */
+static void when_results_are_read_makes_no_difference(void **state)
+{
+    (void)state;
+    static const char *const intervals[] = {"--logging-steps 1", "--logging-steps 100",
+                                            "--logging-steps 7 --save-steps 4"};
+    record_of_run first = {0};
+    char words[600], name[32];
+    fixture_model("patchy", "gpt2", 1, set_far_position_to_nan);
+    for (int i = 0; i < 3; i++) {
+        snprintf(name, sizeof name, "read-%d", i);
+        snprintf(words, sizeof words,
+                 "--max-steps 24 --micro-batch-size 1 --packing off --eval-steps 100 "
+                 "--save-steps 100 --learning-rate 1e-2 --model %s %s",
+                 at("patchy"), intervals[i]);
+        lt_train_result result = watch(name, words);
+        assert_int_equal(seen.progress, 24);
+        assert_int_equal(seen.step_count, 24);
+        if (i == 0) first = seen;
+        int skipped = 0;
+        for (int s = 0; s < 24; s++) {
+            const lt_step_info *a = &first.steps[s], *b = &seen.steps[s];
+            skipped += !b->taken;
+            assert_int_equal(b->step, s + 1);
+            assert_int_equal(b->skipped_steps, skipped);
+            assert_int_equal(b->taken, a->taken);
+            assert_memory_equal(&b->loss, &a->loss, sizeof a->loss);
+            assert_memory_equal(&b->gradient_norm, &a->gradient_norm, sizeof a->gradient_norm);
+            assert_true(b->taken == isfinite(b->loss) && b->seconds > 0);
+            assert_int_equal(b->total_input_tokens, a->total_input_tokens);
+        }
+        assert_true(skipped > 1 && skipped < 12);
+        assert_int_equal(result.steps, 24 - skipped);
+        assert_same_file(at("read-0/checkpoint-24/model.safetensors"),
+                         at("%s/checkpoint-24/model.safetensors", name));
+        assert_same_file(at("read-0/checkpoint-24/optimizer.safetensors"),
+                         at("%s/checkpoint-24/optimizer.safetensors", name));
+    }
+}
+
+/* More than there are slots for. */
+static void many_steps_are_read_in_time(void **state)
+{
+    (void)state;
+    const int steps = 2 * LT_MAX_UNREAD_STEPS + 10;
+    char words[200];
+    snprintf(words, sizeof words,
+             "--max-steps %d --micro-batch-size 1 --eval-steps 1000 --save-steps 1000 "
+             "--logging-steps 1000",
+             steps);
+    lt_train_result result = watch("many", words);
+    assert_int_equal(seen.progress, steps);
+    assert_int_equal(result.steps, steps);
+    for (int s = 0; s < MAX_STEPS; s++)
+        assert_int_equal(seen.steps[s].step, s + 1);
+}
+
+/* Three bad steps end a run at the third, though more may have been handed to the device. */
+static void bad_steps_are_noticed_when_they_are_read(void **state)
+{
+    (void)state;
+    char words[600];
+    snprintf(words, sizeof words,
+             "--max-steps 20 --save-steps 100 --eval-steps 100 --logging-steps 8 --model %s",
+             at("poisoned"));
+    refuse("late", words, LT_ERR_NUMERIC, "3 steps in a row, the last of them step 3");
+    assert_int_equal(seen.step_count, 3);
+    assert_true(seen.progress >= 3 && seen.progress <= 8);
+    assert_false(lt_path_exists(at("late/final")));
+}
+
+/* --- Kinds of optimizer state ------------------------------------------------------------------
+ */
+
+static void short_state_learns_alike(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"adamw", "adamw-bf16", "adamw-8bit"};
+    double losses[3], first = 0;
+    char words[128];
+    for (int k = 0; k < 3; k++) {
+        snprintf(words, sizeof words, "--epochs 8 --learning-rate 1e-2 --optimizer %s", kinds[k]);
+        losses[k] = watch(kinds[k], words).eval_loss;
+        first = seen.evaluations[0].loss;
+        snprintf(words, sizeof words, "optimizer    %s, betas", kinds[k]);
+        assert_non_null(strstr(seen.setup, words));
+    }
+    for (int k = 1; k < 3; k++)
+        if (fabs(losses[k] - losses[0]) > 0.05 * (first - losses[0]))
+            fail_msg("%s ends at %g, adamw at %g, from %g", kinds[k], losses[k], losses[0], first);
+}
+
+/* --- An error in mid-run -----------------------------------------------------------------------
+ */
+
+static void a_failure_says_how_to_go_on(void **state)
+{
+    (void)state;
+    static char output[] = "out";
+    lt_trainer t = {.settings = {.output = output}, .saved_step = -1, .state = {.step = 7}};
+    lt_err err = {0};
+    lt_fail(&err, LT_ERR_IO, "matmul: the GPU fell off the bus");
+    assert_int_equal(lt_explain_failure(&t, LT_ERR_IO, &err), LT_ERR_IO);
+    assert_message(&err, "matmul: the GPU fell off the bus. Training ended in step 8");
+    assert_message(&err, "before its first checkpoint");
+    t.saved_step = 5;
+    lt_fail(&err, LT_ERR_IO, "matmul: the GPU fell off the bus");
+    assert_int_equal(lt_explain_failure(&t, LT_ERR_IO, &err), LT_ERR_IO);
+    assert_message(&err, "out/checkpoint-5 is whole, and the same command goes on from it");
+    lt_fail(&err, LT_ERR_NUMERIC, "not finite");
+    lt_explain_failure(&t, LT_ERR_NUMERIC, &err);
+    assert_string_equal(err.message, "not finite");
+    lt_explain_failure(&t, LT_OK, &err);
+    assert_string_equal(err.message, "not finite");
+}
+
 /* --- The optimizer -----------------------------------------------------------------------------
  */
 
@@ -249,12 +380,13 @@ static void a_step_with_nan_is_no_step(void **state)
     lt_backend *backend = fixture_backend();
     lt_model *model = open_model(backend);
     lt_optimizer optimizer;
-    must(lt_optimizer_create(model, &optimizer, &err), &err);
-    const lt_optimizer_step good = {1, 0.1, 0.9, 0.99, 1e-8, 0.1, 1, 1};
-    double norm;
+    must(lt_optimizer_create(model, &(lt_optimizer_settings){0}, &optimizer, &err), &err);
+    float norm;
+    const lt_optimizer_step good = {1,   0.1, 0.9, 0.99, 1e-8,
+                                    0.1, 1,   1,   {0},  lt_tensor_1d(&norm, LT_F32, 1)};
     for (int64_t i = 0; i < 100; i++)
         gradient_values(model)[i] = 1;
-    must(lt_optimizer_apply(&optimizer, model, &good, &norm, &err), &err);
+    must(lt_optimizer_apply(&optimizer, model, &good, &err), &err);
     assert_true(fabs(norm - 10) < 1e-5);
 
     size_t weight_bytes = (size_t)model->weight_count * sizeof(float);
@@ -266,7 +398,7 @@ static void a_step_with_nan_is_no_step(void **state)
     lt_optimizer_step bad = good;
     bad.gradient_scale = NAN;
     for (int i = 0; i < 2; i++) {
-        must(lt_optimizer_apply(&optimizer, model, &bad, &norm, &err), &err);
+        must(lt_optimizer_apply(&optimizer, model, &bad, &err), &err);
         assert_false(isfinite(norm));
         assert_memory_equal(weights, model->params[0].weight.data, weight_bytes);
         assert_memory_equal(m, optimizer.m.data, moment_bytes);
@@ -290,13 +422,14 @@ static void vectors_do_not_decay(void **state)
     lt_backend *backend = fixture_backend();
     lt_model *model = open_model(backend);
     lt_optimizer optimizer;
-    double norm;
-    must(lt_optimizer_create(model, &optimizer, &err), &err);
-    const lt_optimizer_step step = {1, 0.5, 0.9, 0.99, 1e-8, 0.5, 1, 1};
+    float norm;
+    must(lt_optimizer_create(model, &(lt_optimizer_settings){0}, &optimizer, &err), &err);
+    const lt_optimizer_step step = {1,   0.5, 0.9, 0.99, 1e-8,
+                                    0.5, 1,   1,   {0},  lt_tensor_1d(&norm, LT_F32, 1)};
     const lt_param *matrix = lt_model_param(model, "layers.1.mlp.up.weight");
     const lt_param *vector = lt_model_param(model, "layers.1.mlp_norm.weight");
     float before = ((float *)matrix->weight.data)[5];
-    must(lt_optimizer_apply(&optimizer, model, &step, &norm, &err), &err); /* no gradient */
+    must(lt_optimizer_apply(&optimizer, model, &step, &err), &err); /* no gradient */
     assert_true(fabs(((float *)matrix->weight.data)[5] - 0.75 * before) < 1e-7);
     assert_true(((float *)vector->weight.data)[5] == 1.0F);
     lt_optimizer_free(&optimizer);
@@ -317,6 +450,14 @@ static void settings_that_do_not_fit_are_refused(void **state)
     refuse("r1", "--max-length 161", LT_ERR_USAGE, "160 positions");
     refuse("r1", "--max-length 4", LT_ERR_USAGE, "fits in 4 tokens");
     refuse("r1", "--freeze-layers 4", LT_ERR_USAGE, "3 of them");
+    refuse("r1", "--freeze .", LT_ERR_USAGE, "nothing is left to be trained");
+    refuse("r1", "--device cpu --dtype bfloat16", LT_ERR_USAGE, "needs a GPU");
+    refuse("r1", "--device cpu --matmul cublas", LT_ERR_USAGE, "is for a GPU");
+    refuse("r1", "--device gpu", LT_ERR_USAGE, "there are auto, cpu, cuda");
+    refuse("r1", "--device cpu --gradient-dtype bfloat16", LT_ERR_USAGE, "--dtype bfloat16");
+    refuse("r1", "--device cpu --offload-optimizer", LT_ERR_USAGE, "this run is on the CPU");
+    refuse("r1", "--optimizer sgd", LT_ERR_USAGE, "adamw|adamw-bf16|adamw-8bit");
+    refuse("r1", "--model gpt2-124m --max-length 64", LT_ERR_IO, "gpt2-124m"); /* only a plan */
     refuse("r1", "--model /nowhere", LT_ERR_IO, "/nowhere");
     snprintf(words, sizeof words, "--data %s", at("model/config.json"));
     refuse("r1", words, LT_ERR_FORMAT, "config.json");
@@ -377,6 +518,11 @@ int main(void)
         cmocka_unit_test(epochs_decide_the_steps),
         cmocka_unit_test(a_dry_run_writes_nothing),
         cmocka_unit_test(a_run_that_is_not_finite_stops),
+        cmocka_unit_test(when_results_are_read_makes_no_difference),
+        cmocka_unit_test(many_steps_are_read_in_time),
+        cmocka_unit_test(bad_steps_are_noticed_when_they_are_read),
+        cmocka_unit_test(short_state_learns_alike),
+        cmocka_unit_test(a_failure_says_how_to_go_on),
         cmocka_unit_test(a_step_with_nan_is_no_step),
         cmocka_unit_test(vectors_do_not_decay),
         cmocka_unit_test(settings_that_do_not_fit_are_refused),

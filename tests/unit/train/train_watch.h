@@ -17,7 +17,7 @@ typedef struct record_of_run {
     lt_eval_info evaluations[MAX_STEPS];
     int evaluation_count;
     char setup[8192], messages[8192];
-    int samples, starts, ends, saves, failed_saves;
+    int progress, samples, starts, ends, saves, failed_saves;
     char prompt[512], answer[512]; /* of the last sample */
 } record_of_run;
 
@@ -36,6 +36,13 @@ static inline void on_message(void *context, const char *text)
     (void)context;
     size_t used = strlen(seen.messages);
     snprintf(seen.messages + used, sizeof seen.messages - used, "%s\n", text);
+}
+
+static inline void on_progress(void *context, const lt_progress_info *info)
+{
+    (void)context;
+    assert_true(info->step <= info->total_steps);
+    seen.progress++;
 }
 
 static inline void on_step(void *context, const lt_step_info *info)
@@ -76,6 +83,7 @@ static inline void on_end(void *context, const lt_train_result *result)
 
 static const lt_train_observer watcher = {.start = on_start,
                                           .message = on_message,
+                                          .progress = on_progress,
                                           .step = on_step,
                                           .evaluation = on_evaluation,
                                           .sample = on_sample,

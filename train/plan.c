@@ -1,0 +1,158 @@
+/* The memory a run takes, before any of it is taken: on the device, and, where the optimizer is
+ * offloaded, on the host. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda.h"
+#include "train/trainer.h"
+
+static lt_recompute recompute_level(const char *name)
+{
+    if (strcmp(name, "block") == 0) return LT_RECOMPUTE_BLOCK;
+    return strcmp(name, "selective") == 0 ? LT_RECOMPUTE_SELECTIVE : LT_RECOMPUTE_NONE;
+}
+
+bool lt_has_half_base(const lt_train_settings *s)
+{
+    return strcmp(s->base_dtype, "bfloat16") == 0;
+}
+
+lt_trainable lt_trainable_of(const lt_train_settings *s)
+{
+    return (lt_trainable){
+        .freeze_layers = s->freeze_layers, .train = s->train, .freeze = s->freeze};
+}
+
+/* --- The plan ----------------------------------------------------------------------------------
+ */
+
+static uint64_t sum(int count, ...)
+{
+    va_list parts;
+    uint64_t total = 0;
+    va_start(parts, count);
+    for (int i = 0; i < count; i++)
+        if (__builtin_add_overflow(total, va_arg(parts, uint64_t), &total)) total = UINT64_MAX;
+    va_end(parts);
+    return total;
+}
+
+static lt_status plan_model(lt_trainer *t, lt_plan_settings *what, lt_err *err)
+{
+    lt_train_plan *plan = &t->plan;
+    for (int level = 0; level < LT_RECOMPUTE_LEVELS; level++) {
+        lt_memory_plan other;
+        what->workspace.recompute = (lt_recompute)level;
+        LT_TRY(lt_model_plan(&t->config, t->backend, what, &other, err));
+        plan->activations[level] = other.activations;
+    }
+    what->workspace.recompute = t->workspace_settings.recompute;
+    what->inventory = &t->inventory;
+    return lt_model_plan(&t->config, t->backend, what, &plan->model, err);
+}
+
+static lt_optimizer_memory plan_optimizer(const lt_trainer *t, bool offload)
+{
+    lt_optimizer_settings settings = t->optimizer_settings;
+    bool half = strcmp(t->settings.gradient_dtype, "bfloat16") == 0;
+    settings.offload = offload;
+    return lt_optimizer_plan(&settings, t->backend, half ? LT_BF16 : t->backend->statistics,
+                             t->plan.model.gradient_count);
+}
+
+static void add_up(lt_trainer *t)
+{
+    lt_train_plan *p = &t->plan;
+    const lt_memory_plan *m = &p->model;
+    bool gpu = t->backend->device == LT_DEVICE_CUDA;
+    p->scratch = lt_results_plan() + (gpu ? (uint64_t)LT_CUDA_SCRATCH : 0);
+    uint64_t without = sum(5, (uint64_t)m->weights, (uint64_t)m->adapter, (uint64_t)m->gradients,
+                           (uint64_t)m->activations, p->scratch);
+    lt_optimizer_memory offloaded = plan_optimizer(t, true);
+    p->optimizer = plan_optimizer(t, t->optimizer_settings.offload);
+    p->device = sum(2, without, p->optimizer.device);
+    p->host = p->optimizer.host;
+    p->offloaded_device = sum(2, without, offloaded.device);
+    p->offloaded_host = offloaded.host;
+    p->host_available = lt_available_memory();
+    p->available = t->device.planned ? UINT64_MAX : t->backend->available_memory(t->backend);
+}
+
+lt_status lt_trainer_plan(lt_trainer *t, lt_err *err)
+{
+    const lt_train_settings *s = &t->settings;
+    t->workspace_settings = (lt_workspace_settings){.rows = s->micro_batch_size,
+                                                    .length = s->max_length,
+                                                    .training = true,
+                                                    .recompute = recompute_level(s->recompute),
+                                                    .embd_pdrop = s->embd_pdrop,
+                                                    .resid_pdrop = s->resid_pdrop,
+                                                    .attn_pdrop = s->attn_pdrop};
+    lt_plan_settings what = {.workspace = t->workspace_settings,
+                             .trainable = lt_trainable_of(s),
+                             .adapter = t->has_adapter ? &t->adapter_config : NULL,
+                             .half_base = lt_has_half_base(s),
+                             .half_gradients = strcmp(s->gradient_dtype, "bfloat16") == 0};
+    LT_TRY(plan_model(t, &what, err));
+    add_up(t);
+    return LT_OK;
+}
+
+/* --- Does it fit? ------------------------------------------------------------------------------
+ */
+
+/* What would make it smaller and has not been asked for yet. */
+static void advise(const lt_trainer *t, lt_buffer *out)
+{
+    const lt_train_settings *s = &t->settings;
+    bool gpu = t->backend->device == LT_DEVICE_CUDA, half = t->backend->real == LT_BF16;
+    const struct {
+        bool applies;
+        const char *what;
+    } more[] = {
+        {strcmp(s->recompute, "block") != 0, "--recompute block"},
+        {!t->has_adapter && t->optimizer_settings.kind != LT_ADAMW_8BIT, "--optimizer adamw-8bit"},
+        {!t->has_adapter && half && strcmp(s->gradient_dtype, "float32") == 0,
+         "--gradient-dtype bfloat16"},
+        {gpu && !half, "--dtype bfloat16"},
+        {gpu && !t->has_adapter && !s->offload_optimizer, "--offload-optimizer"},
+        {!t->has_adapter && s->freeze_layers == 0, "--freeze-layers"},
+        {!t->has_adapter, "--method lora"},
+        {t->has_adapter && !half && !lt_has_half_base(s), "--base-dtype bfloat16"},
+    };
+    lt_buffer_printf(out, NULL,
+                     "a smaller --micro-batch-size (now %lld) with more "
+                     "--gradient-accumulation-steps, a shorter --max-length (now %lld)",
+                     (long long)s->micro_batch_size, (long long)s->max_length);
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+        if (more[i].applies) lt_buffer_printf(out, NULL, ", %s", more[i].what);
+}
+
+static lt_status refuse_device(const lt_trainer *t, lt_err *err)
+{
+    const lt_train_plan *p = &t->plan;
+    lt_buffer advice = {0};
+    advise(t, &advice);
+    lt_fail(err, LT_ERR_NOMEM,
+            "not enough memory%s: %.2f GB are needed (weights %.2f, gradients %.2f, optimizer "
+            "%.2f, activations %.2f) and %.2f GB are available; what helps: %s",
+            t->backend->device == LT_DEVICE_CUDA ? " on the GPU" : "", (double)p->device / 1e9,
+            (double)(p->model.weights + p->model.adapter) / 1e9, (double)p->model.gradients / 1e9,
+            (double)p->optimizer.device / 1e9, (double)p->model.activations / 1e9,
+            (double)p->available / 1e9, lt_buffer_text(&advice));
+    lt_buffer_free(&advice);
+    return LT_ERR_NOMEM;
+}
+
+lt_status lt_trainer_check_memory(const lt_trainer *t, lt_err *err)
+{
+    const lt_train_plan *p = &t->plan;
+    if (p->device > p->available) return refuse_device(t, err);
+    if (p->host <= p->host_available || t->device.planned) return LT_OK;
+    return lt_fail(err, LT_ERR_NOMEM,
+                   "not enough memory for the offloaded optimizer: %.2f GB of the host's are "
+                   "needed and %.2f GB are available; what helps: --optimizer adamw-8bit, or "
+                   "training less (--freeze-layers, --method lora)",
+                   (double)p->host / 1e9, (double)p->host_available / 1e9);
+}
