@@ -1,17 +1,27 @@
 /* Seconds of one training step of a model with random weights, and where they go.
  *
- *     bench_train_step [PRESET [ROWS [LENGTH [STEPS [METHOD ...]]]]]    (gpt2-124m 4 64 5 full)
+ *     bench_train_step [--cuda] [PRESET [ROWS [LENGTH [STEPS [METHOD ...]]]]]
+ *                                                                     (gpt2-124m 4 64 5 full)
  *
  * METHOD: full, lora, dora (rank 8, all linear modules), prefix, prompt (20 virtual tokens), or one
  * of them with -bf16 behind it, for a frozen base in bf16. Prints for each the median of STEPS:
  * forward, backward, update, floating-point operations and tokens a second, memory, and, when there
  * are several, the time as a share of the first's; then the share of each operation. The operations
  * counted are products only: 6 for each parameter in matrices and token, 4 when the base is frozen,
- * plus attention. */
+ * plus attention.
+ *
+ * --cuda: on the GPU in bf16, with f32 master weights. Steps follow each other without waiting, so
+ * there are no parts: tokens a second, device memory, and operations a token as MFU counts them
+ * (6 N + 12 L T d; 4 N where the base is frozen), as lines of bench_gpu for scripts/gpu_bench.sh.
+ */
+#include <math.h>
+
 #include "base/checked.h"
 #include "base/fsio.h"
 #include "model/adapter.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/bench_gpu_model.h"
+#include "train/optimizer.h"
 
 /* Operations of a backend, timed. The products are told apart by layout: "matmul" is Y = X W^T. */
 enum {
@@ -68,13 +78,15 @@ static void time_operations(lt_backend *backend)
 
 typedef struct bench {
     const char *method;
+    bool cuda;
     lt_backend *backend;
     lt_model *model;
     lt_workspace *workspace;
     lt_batch batch;
     int32_t *arrays;
+    lt_optimizer optimizer;
     lt_arena arena;
-    lt_tensor m, v, sum_squares, norm, scale;
+    lt_tensor norm;
 } bench;
 
 /* What `method` trains, on a model whose rows are all trainable. */
@@ -93,10 +105,15 @@ static void add_method(bench *b)
     lt_adapter_config_free(&config);
 }
 
-/* A model with random weights, in bf16 by way of a file: there is no other use for one. */
+/* A model with random weights; on the CPU in bf16 by way of a file: there is no other use for one.
+ */
 static void make_model(bench *b, lt_model_config *config)
 {
     lt_err err = {0};
+    if (b->cuda) {
+        b->model = bench_random_model(config, b->backend);
+        return;
+    }
     MUST(lt_model_create(config, b->backend, 1, &b->model, &err));
     if (!strstr(b->method, "-bf16")) return;
     char directory[] = "/tmp/bench_train_step.XXXXXX";
@@ -112,13 +129,15 @@ static void set_up(bench *b, const char *preset, int64_t rows, int64_t length)
     lt_err err = {0};
     lt_model_config config = {0};
     lt_model_shape shape = {.preset = preset,
-                            .vocab_size = 50257,
+                            .vocab_size = bench_vocabulary(preset),
                             .bos_token_id = -1,
                             .eos_token_id = -1,
                             .pad_token_id = -1};
     lt_workspace_settings settings = {.rows = rows, .length = length, .training = true};
-    MUST(lt_backend_create(&(lt_backend_settings){0}, &b->backend, &err));
-    time_operations(b->backend);
+    lt_backend_settings machine = {.device = b->cuda ? LT_DEVICE_CUDA : LT_DEVICE_CPU,
+                                   .half = b->cuda};
+    MUST(lt_backend_create(&machine, &b->backend, &err));
+    if (!b->cuda) time_operations(b->backend);
     MUST(lt_model_config_make(&shape, &config, &err));
     make_model(b, &config);
     add_method(b);
@@ -137,45 +156,24 @@ static void set_up(bench *b, const char *preset, int64_t rows, int64_t length)
     b->batch =
         (lt_batch){rows, length, b->arrays, b->arrays + n, b->arrays + 2 * n, b->arrays + 3 * n, n};
 
-    int64_t count = b->model->gradient_count;
-    MUST(lt_arena_reserve(&b->arena, "optimizer", 8 * (size_t)count + 65536, (lt_memory){0}, &err));
-    b->m = lt_tensor_1d(lt_arena_alloc(&b->arena, (size_t)count, 4), LT_F32, count);
-    b->v = lt_tensor_1d(lt_arena_alloc(&b->arena, (size_t)count, 4), LT_F32, count);
-    b->sum_squares = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 8), LT_F64, 1);
+    MUST(lt_optimizer_create(b->model, &(lt_optimizer_settings){0}, &b->optimizer, &err));
+    MUST(lt_arena_reserve(&b->arena, "norm", LT_ARENA_ALIGNMENT, b->backend->memory, &err));
     b->norm = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 4), LT_F32, 1);
-    b->scale = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 4), LT_F32, 1);
 }
 
 static void update(bench *b, int64_t step)
 {
     lt_err err = {0};
-    lt_model *model = b->model;
-    lt_tensor gradients = lt_tensor_1d(model->gradients.base, LT_F32, model->gradient_count);
-    lt_clip_scale_args clip = {.sum_squares = b->sum_squares,
-                               .norm = b->norm,
-                               .scale = b->scale,
-                               .gradient_scale = 1.0 / (double)b->batch.trained_tokens,
-                               .max_norm = 1};
-    *(double *)b->sum_squares.data = 0;
-    MUST(lt_sum_squares(b->backend, &(lt_sum_squares_args){gradients, b->sum_squares}, &err));
-    MUST(lt_clip_scale(b->backend, &clip, &err));
-    for (int s = 0; s < model->segment_count; s++) {
-        const lt_segment *segment = &model->segments[s];
-        int64_t at = segment->gradient_offset, n = segment->count;
-        void *weights = model->params[segment->first_param].weight.data;
-        lt_adamw_args adamw = {.weight = lt_tensor_1d(weights, LT_F32, n),
-                               .gradient = lt_tensor_slice(gradients, 0, at, n),
-                               .m = lt_tensor_slice(b->m, 0, at, n),
-                               .v = lt_tensor_slice(b->v, 0, at, n),
-                               .scale = b->scale,
-                               .learning_rate = 1e-4,
-                               .beta1 = 0.9,
-                               .beta2 = 0.95,
-                               .epsilon = 1e-8,
-                               .weight_decay = segment->decay ? 0.1 : 0,
-                               .step = step};
-        MUST(lt_adamw(b->backend, &adamw, &err));
-    }
+    const lt_optimizer_step settings = {.gradient_scale = 1.0 / (double)b->batch.trained_tokens,
+                                        .learning_rate = 1e-4,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.95,
+                                        .epsilon = 1e-8,
+                                        .weight_decay = 0.1,
+                                        .max_grad_norm = 1,
+                                        .number = step,
+                                        .norm = b->norm};
+    MUST(lt_optimizer_apply(&b->optimizer, b->model, &settings, &err));
 }
 
 /* Products of one step: 2 operations for each weight and token forward, 2 backward for the gradient
@@ -247,12 +245,13 @@ static double state_bytes(const bench *b)
 {
     return (double)(b->model->weights.used + b->model->gradients.used) +
            (b->model->adapter_count ? 4.0 * (double)b->model->gradient_count : 0) +
-           (double)b->arena.used;
+           (double)b->optimizer.state.used;
 }
 
 static void tear_down(bench *b)
 {
     lt_workspace_free(b->workspace);
+    lt_optimizer_free(&b->optimizer);
     lt_model_free(b->model);
     lt_arena_release(&b->arena);
     lt_backend_free(b->backend);
@@ -287,11 +286,80 @@ static double measure(const char *method, const char *preset, int64_t rows, int6
     return median.all;
 }
 
+/* --- On a GPU -----------------------------------------------------------------------------------
+ */
+
+/* Operations a token: as papers count them, with the parameters of all tables and full attention.
+ */
+static double operations_per_token(const bench *b)
+{
+    const lt_model_config *c = &b->model->config;
+    double parameters = 0;
+    for (int p = 0; p < b->model->own_param_count; p++)
+        parameters += (double)lt_tensor_count(b->model->params[p].weight);
+    return (b->model->adapter_count ? 4 : 6) * parameters +
+           12 * (double)c->num_hidden_layers * (double)b->batch.length * (double)c->hidden_size;
+}
+
+/* Seconds a step, of `steps` that follow each other. */
+static double time_steps(bench *b, int64_t steps, int64_t *number)
+{
+    lt_err err = {0};
+    MUST(b->backend->synchronize(b->backend, &err));
+    double start = bench_now();
+    for (int64_t i = 0; i < steps; i++) {
+        MUST(lt_model_forward_backward(b->model, b->workspace, &b->batch, (lt_dropout_mask){0},
+                                       false, NULL, &err));
+        update(b, (*number)++);
+    }
+    MUST(b->backend->synchronize(b->backend, &err));
+    return (bench_now() - start) / (double)steps;
+}
+
+static void measure_cuda(const char *method, const char *preset, int64_t rows, int64_t length,
+                         int64_t steps)
+{
+    enum { SAMPLES = 3 };
+    lt_err err = {0};
+    lt_loss loss = {0};
+    lt_backend *empty = NULL;
+    bench b = {.method = method, .cuda = true};
+    MUST(lt_backend_create(&(lt_backend_settings){.device = LT_DEVICE_CUDA}, &empty, &err));
+    double before = (double)empty->available_memory(empty), seconds[SAMPLES];
+    set_up(&b, preset, rows, length);
+    int64_t number = 1;
+    time_steps(&b, 3, &number);
+    for (int i = 0; i < SAMPLES; i++)
+        seconds[i] = time_steps(&b, steps, &number);
+    double low = fmin(seconds[0], seconds[1]), high = fmax(seconds[0], seconds[1]);
+    double median = fmax(low, fmin(high, seconds[2]));
+    double memory = before - (double)b.backend->available_memory(b.backend);
+    MUST(lt_workspace_take_loss(b.workspace, &loss, &err));
+    if (!isfinite(loss.sum)) {
+        fprintf(stderr, "%s: the loss is not finite\n", preset);
+        exit(1);
+    }
+    char name[128];
+    snprintf(name, sizeof name, "%s %s %lldx%lld", preset, method, (long long)rows,
+             (long long)length);
+    printf("train\t%s\tlathe\t%.6g\ttokens/s\n", name, (double)(rows * length) / median);
+    printf("train\t%s\tlathe\t%.6g\tGB\n", name, 1e-9 * memory);
+    printf("train\t%s\twork\t%.6g\tGFLOP/token\n", name, 1e-9 * operations_per_token(&b));
+    tear_down(&b);
+    lt_backend_free(empty);
+}
+
 int main(int argc, char **argv)
 {
+    bool cuda = argc > 1 && strcmp(argv[1], "--cuda") == 0;
+    argv += cuda;
+    argc -= cuda;
     const char *preset = argc > 1 ? argv[1] : "gpt2-124m";
     int64_t rows = argc > 2 ? atoll(argv[2]) : 4, length = argc > 3 ? atoll(argv[3]) : 64;
     int64_t steps = lt_max_i64(1, lt_min_i64(argc > 4 ? atoll(argv[4]) : 5, MOST_STEPS));
+    for (int i = 5; cuda && i < lt_max_i64(argc, 6); i++)
+        measure_cuda(i < argc ? argv[i] : "full", preset, rows, length, steps);
+    if (cuda) return 0;
     double first = measure(argc > 5 ? argv[5] : "full", preset, rows, length, steps, 0);
     for (int i = 6; i < argc; i++)
         measure(argv[i], preset, rows, length, steps, first);

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# lathe generate on the GPU: in float32, greedily, the CPU's very text; drawn with a seed, the same twice; in bfloat16,
+# an answer; several prompts at a time as one by one.
+set -euo pipefail
+# shellcheck source=tests/gpu/gpu_common.sh
+source "$(dirname "$0")/gpu_common.sh"
+
+# a model that has learnt something: a fresh one is nearly undecided, and rounding would choose
+"$LATHE" train --model model --data data.h5 --output trained --max-steps 120 --learning-rate 1e-2 --eval-samples 0 \
+    --device cpu >train.log 2>&1 || fail "$(tail -n 3 train.log)"
+for word in amber birch cedar dune ember; do
+    printf '{"prompt": "What is next to %s, please?"}\n' $word
+done >prompts.jsonl
+answer() { # ARGUMENTS...
+    "$LATHE" generate --model trained/final --input prompts.jsonl --max-new-tokens 40 --json --quiet "$@"
+}
+
+answer --device cpu >cpu.jsonl
+answer --device cuda --dtype float32 --matmul native >gpu.jsonl
+cmp cpu.jsonl gpu.jsonl || fail "GPU and CPU answer differently: $(diff cpu.jsonl gpu.jsonl | head -n 4)"
+if "$LATHE" devices | grep -q '^ *cublas .*libcublas'; then
+    answer --device cuda --dtype float32 --matmul cublas >cublas.jsonl
+    cmp cpu.jsonl cublas.jsonl || fail "cuBLAS answers differently"
+fi
+answer --device cuda --dtype float32 --temperature 0.8 --top-p 0.9 --seed 5 >drawn.jsonl
+answer --device cuda --dtype float32 --temperature 0.8 --top-p 0.9 --seed 5 >again.jsonl
+cmp drawn.jsonl again.jsonl || fail "the same seed drew something else"
+answer --device cuda >half.jsonl
+[ "$(wc -l <half.jsonl)" = 5 ] || fail "bfloat16: $(cat half.jsonl)"
+answer --device cuda >half_again.jsonl
+cmp half.jsonl half_again.jsonl || fail "bfloat16: two runs differ"
+echo "all well"

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# lathe train on the GPU: the loss curve of the CPU in float32, and near it in bfloat16; by Lathe's own matrix products
+# as by cuBLAS; a run that is killed and resumed ends with the very bits of one that is left alone.
+set -euo pipefail
+# shellcheck source=tests/gpu/gpu_common.sh
+source "$(dirname "$0")/gpu_common.sh"
+
+train() { # OUTPUT ARGUMENTS...
+    local output=$1
+    shift
+    "$LATHE" train --model model --data data.h5 --output "$output" --max-steps 30 --learning-rate 3e-3 --packing off \
+        --micro-batch-size 4 --logging-steps 1 --eval-samples 0 --resume never "$@" >"$output.log" 2>&1 ||
+        fail "$output: $(tail -n 3 "$output.log")"
+}
+
+echo "--- float32: GPU and CPU"
+train cpu --device cpu
+train gpu --device cuda --dtype float32 --matmul native
+same_curve "loss in float32" cpu gpu loss 1e-4
+train again --device cuda --dtype float32 --matmul native
+cmp gpu/final/model.safetensors again/final/model.safetensors || fail "two runs gave different bits"
+
+echo "--- bfloat16: numbers of 8 bits, so losses within a few times 2^-8, and the two go apart a little on their way"
+train half --device cuda --dtype bfloat16 --matmul native
+same_curve "loss in bfloat16" cpu half loss 0.05
+
+echo "--- cuBLAS"
+if "$LATHE" devices | grep -q '^ *cublas .*libcublas'; then
+    train cublas --device cuda --dtype float32 --matmul cublas
+    same_curve "loss with cuBLAS" gpu cublas loss 1e-4
+else
+    echo "skipped: cuBLAS is not found"
+fi
+
+echo "--- LoRA"
+train lora_cpu --device cpu --method lora --lora-r 4
+train lora_gpu --device cuda --dtype float32 --method lora --lora-r 4
+same_curve "loss of LoRA" lora_cpu lora_gpu loss 1e-4
+
+echo "--- killed and resumed, with dropout"
+resumable() { # OUTPUT
+    exec "$LATHE" train --model model --data data.h5 --output "$1" --device cuda --max-steps 120 --learning-rate 3e-3 \
+        --packing off --micro-batch-size 2 --gradient-accumulation-steps 2 --save-steps 10 --logging-steps 1 \
+        --resid-pdrop 0.1 --attn-pdrop 0.1 --eval-samples 0 >"$1.log" 2>&1
+}
+newest() { { find killed -maxdepth 1 -name "checkpoint-*" 2>/dev/null || true; } | sort -V | tail -n 1; }
+(resumable whole) || fail "the run that is left alone: $(tail -n 3 whole.log)"
+kills=0
+for _ in 1 2 3; do
+    before=$(newest)
+    (resumable killed) &
+    pid=$!
+    # until it has saved something new
+    while kill -0 "$pid" 2>/dev/null && [ "$(newest)" = "$before" ]; do sleep 0.005; done
+    if kill -9 "$pid" 2>/dev/null; then kills=$((kills + 1)); fi
+    wait "$pid" 2>/dev/null || true
+done
+[ $kills -gt 0 ] || fail "the run was over before it could be killed: $(tail -n 3 killed.log)"
+(resumable killed) || fail "the last run: $(tail -n 3 killed.log)"
+for file in final/model.safetensors checkpoint-120/optimizer.safetensors; do
+    cmp "whole/$file" "killed/$file" || fail "$file differs after $kills kills"
+done
+echo "the same bits after $kills kills"
+echo "all well"
