@@ -4,7 +4,8 @@
 
 #include "base/memory.h"
 #include "cli/cli.h"
-#include "kernels/cuda/cuda.h"
+#include "kernels/devices.h"
+#include "kernels/kernels.h"
 
 typedef struct settings {
     int unused;

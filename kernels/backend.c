@@ -146,6 +146,7 @@ static lt_status create_cuda_plan(const lt_backend_settings *settings, lt_backen
                   out, err));
     (*out)->device = LT_DEVICE_CUDA;
     (*out)->statistics = LT_F32;
+    (*out)->own_memory = LT_CUDA_SCRATCH;
     return LT_OK;
 }
 

@@ -501,6 +501,7 @@ lt_status lt_check_clip_scale(const lt_backend *backend, const lt_clip_scale_arg
     WANT(a->sum_squares, LT_F64, 1);
     WANT(a->norm, LT_F32, 1);
     WANT(a->scale, LT_F32, 1);
+    MAY(a->loss, LT_F64, 1);
     return LT_OK;
 }
 

@@ -359,11 +359,12 @@ typedef struct lt_sum_squares_args {
 
 /* norm = sqrt(sum_squares) * gradient_scale; scale = gradient_scale * min(1, max_norm / norm), or
  * gradient_scale when max_norm is 0. gradient_scale is 1 / trained tokens: gradients are sums until
- * here. A norm that is not finite gives a NaN scale, so that adamw leaves the weights alone. Stays
- * on the device: no step waits for the host. */
+ * here. A norm or loss that is not finite gives a NaN scale, and a loss also a NaN norm, so that
+ * adamw leaves the weights alone. Stays on the device: no step waits for the host. */
 typedef struct lt_clip_scale_args {
     lt_tensor sum_squares; /* f64 [1] */
     lt_tensor norm, scale; /* f32 [1] */
+    lt_tensor loss;        /* f64 [1] or absent */
     double gradient_scale, max_norm;
 } lt_clip_scale_args;
 
@@ -452,7 +453,9 @@ struct lt_backend {
     lt_dtype real;       /* number type of weights and activations */
     lt_dtype statistics; /* of statistics and losses */
     int threads;
-    lt_memory memory; /* for arenas on this device */
+    lt_memory memory;   /* for arenas on this device */
+    size_t own_memory;  /* bytes of it that the backend takes for itself: plans count them */
+    const char *matmul; /* a GPU: whose matrix products, for the log; NULL: its own */
     /* Bytes of that memory that can be had now; UINT64_MAX when the device does not say. */
     uint64_t (*available_memory)(const lt_backend *backend);
     /* Host to device and back; on the CPU plain copies. The device-side address is the one that

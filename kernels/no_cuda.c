@@ -1,6 +1,4 @@
 /* Stands in for kernels/cuda where it is not compiled: the same entry points, which say so. */
-#include <stdio.h>
-
 #include "kernels/cuda/cuda.h"
 
 lt_cuda_build lt_cuda_this_build(void)
@@ -18,10 +16,4 @@ lt_status lt_cuda_backend_create(const lt_backend_settings *settings, lt_backend
 void lt_cuda_backend_free(lt_backend *backend)
 {
     (void)backend;
-}
-
-void lt_cuda_matmul_describe(const lt_backend *backend, char *text, size_t size)
-{
-    (void)backend;
-    snprintf(text, size, "none");
 }

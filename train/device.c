@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda.h"
+#include "kernels/devices.h"
 
 enum { MAX_INDEX_DIGITS = 3 };
 

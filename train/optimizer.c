@@ -67,9 +67,8 @@ static void carve_moments(lt_optimizer *o, int64_t count)
 
 static void carve_scratch(lt_optimizer *o)
 {
-    o->squares = carve(&o->scratch, LT_F64, 2);
-    o->loss = carve(&o->scratch, LT_F32, 1);
-    o->scale = carve(&o->scratch, LT_F32, 2);
+    o->squares = carve(&o->scratch, LT_F64, 1);
+    o->scale = carve(&o->scratch, LT_F32, 1);
 }
 
 static void carve_staging(lt_optimizer *o, lt_dtype gradient)
@@ -210,23 +209,6 @@ void lt_optimizer_free(lt_optimizer *optimizer)
 /* --- The step ----------------------------------------------------------------------------------
  */
 
-/* Adds 0 to the sum of squares, or NaN when the loss is not finite: that can be without the
- * gradient showing it. */
-static lt_status poison(const lt_optimizer *o, const lt_optimizer_step *step, lt_err *err)
-{
-    const lt_backend *device = o->device;
-    const lt_convert_args convert = {.x = step->loss, .y = o->loss};
-    LT_TRY(lt_convert(device, &convert, err));
-    const lt_sum_squares_args square = {.x = o->loss,
-                                        .result = lt_tensor_slice(o->squares, 0, 1, 1)};
-    LT_TRY(lt_sum_squares(device, &square, err));
-    const lt_clip_scale_args times_zero = {
-        .sum_squares = square.result, .norm = o->loss, .scale = lt_tensor_slice(o->scale, 0, 1, 1)};
-    LT_TRY(lt_clip_scale(device, &times_zero, err));
-    const lt_sum_squares_args add = {.x = o->loss, .result = lt_tensor_slice(o->squares, 0, 0, 1)};
-    return lt_sum_squares(device, &add, err);
-}
-
 static lt_status clip(const lt_optimizer *o, const lt_model *model, const lt_optimizer_step *step,
                       lt_err *err)
 {
@@ -234,12 +216,12 @@ static lt_status clip(const lt_optimizer *o, const lt_model *model, const lt_opt
     LT_TRY(lt_zero(device, &(lt_zero_args){.y = o->squares}, err));
     const lt_sum_squares_args sum = {
         .x = lt_tensor_1d(model->gradients.base, model->gradient_dtype, model->gradient_count),
-        .result = lt_tensor_slice(o->squares, 0, 0, 1)};
+        .result = o->squares};
     LT_TRY(lt_sum_squares(device, &sum, err));
-    if (step->loss.data) LT_TRY(poison(o, step, err));
     const lt_clip_scale_args scale = {.sum_squares = sum.result,
                                       .norm = step->norm,
-                                      .scale = lt_tensor_slice(o->scale, 0, 0, 1),
+                                      .scale = o->scale,
+                                      .loss = step->loss,
                                       .gradient_scale = step->gradient_scale,
                                       .max_norm = step->max_grad_norm};
     return lt_clip_scale(device, &scale, err);
@@ -283,7 +265,7 @@ static lt_status step_here(const lt_optimizer *o, const lt_model *model, const l
         args.rounded = weights;
     }
     args.gradient = lt_tensor_1d(first->gradient.data, model->gradient_dtype, s->count);
-    args.scale = lt_tensor_slice(o->scale, 0, 0, 1);
+    args.scale = o->scale;
     return lt_adamw(o->device, &args, err);
 }
 

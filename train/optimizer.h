@@ -39,9 +39,8 @@ typedef struct lt_optimizer {
     lt_tensor m, v;             /* f32, bf16 or u8 */
     lt_tensor m_scale, v_scale; /* u8: f32 [blocks] */
     /* Of a step, on the device. */
-    lt_tensor squares; /* f64 [2]: of the gradient, of the loss */
-    lt_tensor loss;    /* f32 [1] */
-    lt_tensor scale;   /* f32 [2]: of the gradient; the other is written and not used */
+    lt_tensor squares; /* f64 [1]: of the gradient */
+    lt_tensor scale;   /* f32 [1] */
     /* On their way between device and host: [chunk]. */
     lt_tensor staged_gradient, staged_weight;
 } lt_optimizer;

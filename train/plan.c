@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda.h"
 #include "train/trainer.h"
 
 static lt_recompute recompute_level(const char *name)
@@ -65,8 +64,7 @@ static void add_up(lt_trainer *t)
 {
     lt_train_plan *p = &t->plan;
     const lt_memory_plan *m = &p->model;
-    bool gpu = t->backend->device == LT_DEVICE_CUDA;
-    p->scratch = lt_results_plan() + (gpu ? (uint64_t)LT_CUDA_SCRATCH : 0);
+    p->scratch = lt_results_plan() + (uint64_t)t->backend->own_memory;
     uint64_t without = sum(5, (uint64_t)m->weights, (uint64_t)m->adapter, (uint64_t)m->gradients,
                            (uint64_t)m->activations, p->scratch);
     lt_optimizer_memory offloaded = plan_optimizer(t, true);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/cuda/cuda.h"
 #include "train/trainer.h"
 
 /* "124.4 M", as a value: the text lives as long as the expression it is printed by. */
@@ -168,14 +167,11 @@ static lt_status describe_dropout(const lt_trainer *t, lt_buffer *out, lt_err *e
 static lt_status describe_machine(const lt_trainer *t, lt_buffer *out, lt_err *err)
 {
     const lt_backend *backend = t->backend;
-    char products[64];
     LT_TRY(lt_buffer_printf(out, err, "machine      %s", backend->name));
     if (backend->device == LT_DEVICE_CPU)
         LT_TRY(lt_buffer_printf(out, err, ", %d threads", backend->threads));
-    if (backend->device == LT_DEVICE_CUDA && !t->device.planned) {
-        lt_cuda_matmul_describe(backend, products, sizeof products);
-        LT_TRY(lt_buffer_printf(out, err, ", matrix products %s", products));
-    }
+    if (backend->matmul)
+        LT_TRY(lt_buffer_printf(out, err, ", matrix products %s", backend->matmul));
     LT_TRY(lt_buffer_printf(out, err, ", recompute %s\n", t->settings.recompute));
     if (!*t->device.note) return LT_OK;
     return lt_buffer_printf(out, err, "             %s\n", t->device.note);

@@ -178,7 +178,10 @@ static lt_status set_up(lt_cuda *cuda, const lt_backend_settings *settings, lt_e
                          "making a stream", err));
     LT_TRY(lt_cuda_check(cudaMalloc(&cuda->scratch, LT_CUDA_SCRATCH), "scratch memory", err));
     LT_TRY(staging_create(cuda, err));
-    return matmul_set_up(cuda, settings->half ? LT_BF16 : LT_F32, err);
+    lt_dtype real = settings->half ? LT_BF16 : LT_F32;
+    LT_TRY(matmul_set_up(cuda, real, err));
+    matmul_describe(cuda, real);
+    return LT_OK;
 }
 
 /* Everything but the state. */
@@ -190,6 +193,8 @@ static void fill(lt_backend *backend, lt_cuda *cuda, const lt_backend_settings *
     backend->statistics = LT_F32;
     backend->threads = 1;
     backend->memory = {allocate, release, cuda};
+    backend->own_memory = LT_CUDA_SCRATCH;
+    backend->matmul = cuda->products;
     backend->available_memory = available_memory;
     backend->upload = staging_upload;
     backend->download = staging_download;

@@ -117,6 +117,7 @@ struct lt_cuda {
     struct lt_cublas *cublas;   /* NULL: not wanted or not there */
     struct lt_staging *staging; /* pinned host memory that uploads and downloads go through */
     char name[32];              /* lt_backend.name */
+    char products[256];         /* lt_backend.matmul */
 };
 
 static inline lt_cuda *cuda_of(const lt_backend *backend)

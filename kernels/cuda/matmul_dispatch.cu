@@ -47,15 +47,16 @@ void matmul_tear_down(lt_cuda *cuda)
     cublas_free(cuda);
 }
 
-void lt_cuda_matmul_describe(const lt_backend *backend, char *text, size_t size)
+void matmul_describe(lt_cuda *cuda, lt_dtype real)
 {
-    const lt_cuda *cuda = cuda_of(backend);
+    char *text = cuda->products;
+    size_t size = sizeof cuda->products;
     const matmul_rule *rule = first_cublas_rule(cuda->capability);
     if (cuda->matmul == LT_MATMUL_CUBLAS)
         snprintf(text, size, "cublas (%s); native where it can not", cublas_name(cuda));
     else if (cuda->matmul == LT_MATMUL_NATIVE)
         snprintf(text, size, "native");
-    else if (!rule || backend->real != LT_BF16)
+    else if (!rule || real != LT_BF16)
         snprintf(text, size, "auto: native");
     else if (!cuda->cublas)
         snprintf(text, size,

@@ -8,6 +8,8 @@
  * LT_ERR_UNSUPPORTED when it can not be had; in the second, native does without. */
 lt_status matmul_set_up(lt_cuda *cuda, lt_dtype real, lt_err *err);
 void matmul_tear_down(lt_cuda *cuda);
+/* cuda->products: whose products it uses, for the log. */
+void matmul_describe(lt_cuda *cuda, lt_dtype real);
 
 /* --- cublas.cu -------------------------------------------------------------------------------- */
 

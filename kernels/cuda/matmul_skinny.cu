@@ -78,7 +78,7 @@ template <int ROWS, int COLUMNS> LT_DEVICE float total(const float *partial, int
 
 /* T is `real`, W the type of b; the second pair is of `real`. Grid: n / COLUMNS. */
 template <typename T, typename W, int ROWS, int COLUMNS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4)
     matmul_skinny_kernel(matmul_product p, matmul_epilogue<T> e)
 {
     float *partial = shared_memory<float>(); /* [WARPS][ROWS][COLUMNS] */

@@ -60,12 +60,14 @@ extern "C" lt_status lt_cuda_sum_squares(const lt_backend *backend, const lt_sum
                                  : sum_squares<float>(backend, a, err);
 }
 
-static __global__ void clip_scale_kernel(const double *sum_squares, double gradient_scale,
-                                         double max_norm, float *norm_out, float *scale_out)
+static __global__ void clip_scale_kernel(const double *sum_squares, const double *loss,
+                                         double gradient_scale, double max_norm, float *norm_out,
+                                         float *scale_out)
 {
     float norm = (float)(sqrt(*sum_squares) * gradient_scale);
     double scale = gradient_scale;
     if (max_norm > 0 && norm > max_norm) scale *= max_norm / norm;
+    if (loss && !isfinite(*loss)) norm = NAN;
     *norm_out = norm;
     *scale_out = isfinite(norm) ? (float)scale : NAN;
 }
@@ -74,9 +76,9 @@ extern "C" lt_status lt_cuda_clip_scale(const lt_backend *backend, const lt_clip
                                         lt_err *err)
 {
     return lt_launch(backend, "clip_scale", err, clip_scale_kernel, 1, 1, 0,
-                     static_cast<const double *>(a->sum_squares.data), a->gradient_scale,
-                     a->max_norm, static_cast<float *>(a->norm.data),
-                     static_cast<float *>(a->scale.data));
+                     static_cast<const double *>(a->sum_squares.data),
+                     static_cast<const double *>(a->loss.data), a->gradient_scale, a->max_norm,
+                     static_cast<float *>(a->norm.data), static_cast<float *>(a->scale.data));
 }
 
 /* --- AdamW ----------------------------------------------------------------------------------- */

@@ -20,6 +20,7 @@ REFERENCE(clip_scale, lt_clip_scale_args)
     float norm = (float)(sqrt(*(const double *)a->sum_squares.data) * a->gradient_scale);
     double scale = a->gradient_scale;
     if (a->max_norm > 0 && norm > a->max_norm) scale *= a->max_norm / norm;
+    if (a->loss.data && !isfinite(*(const double *)a->loss.data)) norm = NAN;
     *(float *)a->norm.data = norm;
     *(float *)a->scale.data = isfinite(norm) ? (float)scale : NAN;
     return LT_OK;

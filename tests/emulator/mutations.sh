@@ -4,7 +4,8 @@
 #
 #   tests/emulator/mutations.sh BUILD [PATTERN]    BUILD: a build folder of cmake; PATTERN: only lines that match
 #
-# A line is FILE|TEST|WHAT|SED: a file of kernels/cuda, the test program, the bug in words, and the edit.
+# A line is FILE|TEST|WHAT|SED: a file of kernels/cuda, the test program, the bug in words, and the edit. Where WHAT begins
+# with "control:" the edit is harmless, and the test has to pass: so a failure means what it says.
 set -euo pipefail
 source=$(cd "$(dirname "$0")/../.." && pwd)
 build=$(cd "${1:?the build folder}" && pwd)
@@ -31,7 +32,10 @@ check() { # FILE TEST WHAT SED
     local folder=$1 file=$2 test=$3 what=$4 edit=$5 others=() mine=() user
     mkdir -p "$folder/kernels"
     cp -r "$source/kernels/cuda" "$folder/kernels/cuda"
-    sed -i -E "$edit" "$folder/kernels/cuda/$file"
+    case $edit in
+    "-E "*) sed -i -E "${edit#-E }" "$folder/kernels/cuda/$file" ;;
+    *) sed -i "$edit" "$folder/kernels/cuda/$file" ;;
+    esac
     if cmp -s "$source/kernels/cuda/$file" "$folder/kernels/cuda/$file"; then
         echo "STALE    $file: $what (the edit changes nothing)"
         return
@@ -49,13 +53,16 @@ check() { # FILE TEST WHAT SED
     done < <(find "$objects" -name '*.o')
     local program
     program=$(find "$build/tests/CMakeFiles/$test.dir" -name "$test.*.o")
-    g++ -o "$folder/test" "$program" "${mine[@]}" "${others[@]}" "$build"/liblathe_{train,model,data_pipeline,kernels,base}.a \
-        $LIBRARIES -rdynamic
-    if timeout 300 "$folder/test" >"$folder/log" 2>&1; then
-        echo "SURVIVED $file: $what"
-    else
-        echo "caught   $file: $what"
+    # shellcheck disable=SC2086
+    if ! g++ -o "$folder/test" "$program" "${mine[@]}" "${others[@]}" \
+        "$build"/liblathe_{train,model,data_pipeline,kernels,base}.a $LIBRARIES -rdynamic 2>"$folder/log"; then
+        echo "STALE    $file: $what (does not link)"
+        return
     fi
+    local verdict="caught  "
+    if timeout 300 "$folder/test" >"$folder/log" 2>&1; then verdict=SURVIVED; fi
+    case $what in control:*) [ "$verdict" = SURVIVED ] && verdict="passed  " || verdict="BROKEN  " ;; esac
+    echo "$verdict $file: $what"
     rm -rf "$folder"
 }
 export -f check users_of
@@ -72,6 +79,6 @@ grep -v '^#' "$list" | grep -E "$pattern" | while IFS='|' read -r file test what
 done | xargs -0 -n 5 -P "$(nproc)" bash -c "$(declare -p compile); check \"\$@\"" _ | tee "$work/results"
 
 caught=$(grep -c '^caught' "$work/results" || true)
-others=$(grep -vc '^caught' "$work/results" || true)
+others=$(grep -vcE '^(caught|passed)' "$work/results" || true)
 echo "$caught seeded bugs caught, $others not"
 [ "$others" -eq 0 ]

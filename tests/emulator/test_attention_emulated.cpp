@@ -234,6 +234,7 @@ static const attention_case cases[] = {
     {"NaN in q", 1, 40, 40, 1, 1, 16, 0, 0.2, 0, NO_OFFSET, 0, APART, 0, NAN_Q},
     {"NaN in k", 1, 40, 40, 1, 1, 16, 0, 0.2, 0, NO_OFFSET, 0, APART, 0, NAN_K},
     {"NaN in v", 1, 40, 40, 1, 1, 16, 0, 0.2, 0, NO_OFFSET, 0, APART, 0, NAN_V},
+    {"several pieces", 3, 150, 150, 4, 2, 16, 0, 0.2, 0, NO_OFFSET, 2, PACKED, 0, NOTHING},
     {"shared keys", 3, 30, 40, 2, 1, 16, 0, 0.2, 0, BEHIND_CACHE, 0, APART, 0, SHARED_KEYS},
     {"decode", 3, 1, 130, 4, 2, 64, 0, 0.125, 0, BEHIND_CACHE, 0, APART, 0, NOTHING},
     {"decode, many chunks", 1, 1, 1100, 2, 2, 64, 0, 0.125, 0, BEHIND_CACHE, 0, APART, 0,

@@ -246,7 +246,7 @@ static void sum_squares(test_run *t)
 }
 
 struct clip_case {
-    double squares, gradient_scale, max_norm;
+    double squares, gradient_scale, max_norm, loss;
 };
 
 static void clip_scale(test_run *t)
@@ -259,6 +259,9 @@ static void clip_scale(test_run *t)
     test_tolerance(t, 0, 1e-7);
     a.scale = test_tensor(t, OUTPUT, LT_F32, {1});
     test_tolerance(t, 0, 1e-7);
+    if (c->loss != 0)
+        a.loss =
+            test_tensor_of(t, INPUT, LT_F64, {1}, 0, [=](int64_t, int64_t) { return c->loss; });
     a.gradient_scale = c->gradient_scale;
     a.max_norm = c->max_norm;
     TEST_CALL(t, clip_scale, a);
@@ -268,9 +271,9 @@ static void test_norms()
 {
     static const norm_case norms[] = {{0, 0},     {1, 0},     {8, 0},     {8, 3},    {1000, 0},
                                       {16384, 0}, {16392, 0}, {50001, 0}, {40000, 1}};
-    static const clip_case clips[] = {{64, 0.5, 1},    {64, 0.5, 5},       {64, 0.5, 0},
-                                      {0, 0.5, 1},     {INFINITY, 0.5, 1}, {NAN, 0.5, 0},
-                                      {3, 0.125, 0.1}, {64, INFINITY, 0}};
+    static const clip_case clips[] = {{64, 0.5, 1, 0},    {64, 0.5, 5, 7},       {64, 0.5, 0, 0},
+                                      {0, 0.5, 1, 0},     {INFINITY, 0.5, 1, 0}, {NAN, 0.5, 0, 0},
+                                      {3, 0.125, 0.1, 0}, {64, INFINITY, 0, 0},  {64, 0.5, 1, NAN}};
     for (const norm_case &c : norms)
         test_case(("sum_squares " + std::to_string(c.n)).c_str(), sum_squares, &c);
     for (const clip_case &c : clips)

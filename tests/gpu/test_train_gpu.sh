@@ -37,28 +37,47 @@ train lora_cpu --device cpu --method lora --lora-r 4
 train lora_gpu --device cuda --dtype float32 --method lora --lora-r 4
 same_curve "loss of LoRA" lora_cpu lora_gpu loss 1e-4
 
+echo "--- optimizer state in 8 bits with gradients in bfloat16, in bfloat16, and in the host's memory"
+train eight --device cuda --optimizer adamw-8bit --gradient-dtype bfloat16
+same_curve "loss with 8-bit state" half eight loss 0.05
+train sixteen --device cuda --optimizer adamw-bf16
+same_curve "loss with bfloat16 state" half sixteen loss 0.05
+train offloaded --device cuda --offload-optimizer
+same_curve "loss with an offloaded optimizer" half offloaded loss 0.005
+
 echo "--- killed and resumed, with dropout"
-resumable() { # OUTPUT
-    exec "$LATHE" train --model model --data data.h5 --output "$1" --device cuda --max-steps 120 --learning-rate 3e-3 \
-        --packing off --micro-batch-size 2 --gradient-accumulation-steps 2 --save-steps 10 --logging-steps 1 \
-        --resid-pdrop 0.1 --attn-pdrop 0.1 --eval-samples 0 >"$1.log" 2>&1
+steps=120
+[ -z "${LATHE_EMULATED:-}" ] || steps=40
+resumable() { # OUTPUT ARGUMENTS...
+    local output=$1
+    shift
+    exec "$LATHE" train --model model --data data.h5 --output "$output" --device cuda --max-steps $steps \
+        --learning-rate 3e-3 --packing off --micro-batch-size 2 --gradient-accumulation-steps 2 --save-steps 5 \
+        --logging-steps 1 --resid-pdrop 0.1 --attn-pdrop 0.1 --eval-samples 0 "$@" >"$output.log" 2>&1
 }
-newest() { { find killed -maxdepth 1 -name "checkpoint-*" 2>/dev/null || true; } | sort -V | tail -n 1; }
-(resumable whole) || fail "the run that is left alone: $(tail -n 3 whole.log)"
-kills=0
-for _ in 1 2 3; do
-    before=$(newest)
-    (resumable killed) &
-    pid=$!
-    # until it has saved something new
-    while kill -0 "$pid" 2>/dev/null && [ "$(newest)" = "$before" ]; do sleep 0.005; done
-    if kill -9 "$pid" 2>/dev/null; then kills=$((kills + 1)); fi
-    wait "$pid" 2>/dev/null || true
-done
-[ $kills -gt 0 ] || fail "the run was over before it could be killed: $(tail -n 3 killed.log)"
-(resumable killed) || fail "the last run: $(tail -n 3 killed.log)"
-for file in final/model.safetensors checkpoint-120/optimizer.safetensors; do
-    cmp "whole/$file" "killed/$file" || fail "$file differs after $kills kills"
-done
-echo "the same bits after $kills kills"
+newest() { { find "$1" -maxdepth 1 -name "checkpoint-*" 2>/dev/null || true; } | sort -V | tail -n 1; }
+
+killed_and_resumed() { # NAME ARGUMENTS...
+    local name=$1 kills=0 before pid file
+    shift
+    (resumable "whole-$name" "$@") || fail "the run that is left alone: $(tail -n 3 "whole-$name.log")"
+    for _ in 1 2 3; do
+        before=$(newest "killed-$name")
+        (resumable "killed-$name" "$@") &
+        pid=$!
+        # until it has saved something new
+        while kill -0 "$pid" 2>/dev/null && [ "$(newest "killed-$name")" = "$before" ]; do sleep 0.005; done
+        if kill -9 "$pid" 2>/dev/null; then kills=$((kills + 1)); fi
+        wait "$pid" 2>/dev/null || true
+    done
+    [ $kills -gt 0 ] || fail "the run was over before it could be killed: $(tail -n 3 "killed-$name.log")"
+    (resumable "killed-$name" "$@") || fail "the last run: $(tail -n 3 "killed-$name.log")"
+    for file in final/model.safetensors checkpoint-$steps/optimizer.safetensors; do
+        cmp "whole-$name/$file" "killed-$name/$file" || fail "$name: $file differs after $kills kills"
+    done
+    echo "$name: the same bits after $kills kills"
+}
+killed_and_resumed plain
+killed_and_resumed eight --optimizer adamw-8bit --gradient-dtype bfloat16
+killed_and_resumed offloaded --offload-optimizer --optimizer adamw-bf16
 echo "all well"

@@ -1,11 +1,10 @@
 /* Stands in for NVIDIA's libcublas where the GPU is emulated: the functions that
  * kernels/cuda/cublas.cu calls, written after cuBLAS's documentation, column-major and naive, so
- * that a test sees whether they are called rightly. Runtime functions are those of the program that
- * loads it. */
+ * that a test sees whether they are called rightly. A product is a kernel of one thread, so it is
+ * asynchronous and can be recorded, as there. Runtime functions are those of the program that loads
+ * it. */
 #include <stdint.h>
 #include <string.h>
-
-#include <vector>
 
 #include <cuda_runtime.h>
 
@@ -17,7 +16,7 @@ static struct {
     cudaStream_t stream;
 } handle;
 
-static float element(const unsigned char *data, int type, int64_t i)
+static float element(const void *data, int type, int64_t i)
 {
     if (type == TYPE_F32) return reinterpret_cast<const float *>(data)[i];
     uint32_t bits = (uint32_t) reinterpret_cast<const uint16_t *>(data)[i] << 16;
@@ -26,7 +25,7 @@ static float element(const unsigned char *data, int type, int64_t i)
     return value;
 }
 
-static void set_element(unsigned char *data, int type, int64_t i, float value)
+static void set_element(void *data, int type, int64_t i, float value)
 {
     if (type == TYPE_F32) {
         reinterpret_cast<float *>(data)[i] = value;
@@ -36,17 +35,6 @@ static void set_element(unsigned char *data, int type, int64_t i, float value)
     memcpy(&bits, &value, sizeof bits);
     bits += 0x7fff + (bits >> 16 & 1); /* to nearest even */
     reinterpret_cast<uint16_t *>(data)[i] = (uint16_t)(bits >> 16);
-}
-
-/* A matrix of `columns` columns that are `stride` apart, brought to the host. */
-static std::vector<unsigned char> fetch(const void *device, int type, int64_t rows, int64_t columns,
-                                        int64_t stride)
-{
-    size_t size = type == TYPE_BF16 ? 2 : 4;
-    std::vector<unsigned char> data((size_t)((columns - 1) * stride + rows) * size);
-    cudaMemcpyAsync(data.data(), device, data.size(), cudaMemcpyDeviceToHost, handle.stream);
-    cudaStreamSynchronize(handle.stream);
-    return data;
 }
 
 extern "C" {
@@ -107,23 +95,22 @@ int cublasGemmEx_64(void *, int a_operation, int b_operation, int64_t m, int64_t
     if (a_stride < (a_turned ? k : m) || b_stride < (b_turned ? n : k) || c_stride < m)
         return INVALID_VALUE;
     if (&cublas_emulated_products) cublas_emulated_products++;
-    auto as = fetch(a, a_type, a_turned ? k : m, a_turned ? m : k, a_stride);
-    auto bs = fetch(b, b_type, b_turned ? n : k, b_turned ? k : n, b_stride);
-    auto cs = fetch(c, c_type, m, n, c_stride);
-    for (int64_t column = 0; column < n; column++)
-        for (int64_t row = 0; row < m; row++) {
-            float sum = 0;
-            for (int64_t i = 0; i < k; i++)
-                sum +=
-                    element(as.data(), a_type, a_turned ? row * a_stride + i : i * a_stride + row) *
-                    element(bs.data(), b_type,
-                            b_turned ? i * b_stride + column : column * b_stride + i);
-            int64_t at = column * c_stride + row;
-            float before = *beta == 0 ? 0 : *beta * element(cs.data(), c_type, at);
-            set_element(cs.data(), c_type, at, *alpha * sum + before);
-        }
-    cudaMemcpyAsync(c, cs.data(), cs.size(), cudaMemcpyHostToDevice, handle.stream);
-    cudaStreamSynchronize(handle.stream);
+    float factor = *alpha, kept = *beta;
+    auto product = [=] {
+        if (threadIdx.x > 0) return;
+        for (int64_t column = 0; column < n; column++)
+            for (int64_t row = 0; row < m; row++) {
+                int64_t at = column * c_stride + row;
+                float sum = 0;
+                for (int64_t i = 0; i < k; i++)
+                    sum += element(a, a_type, a_turned ? row * a_stride + i : i * a_stride + row) *
+                           element(b, b_type,
+                                   b_turned ? i * b_stride + column : column * b_stride + i);
+                float before = kept == 0 ? 0 : kept * element(c, c_type, at);
+                set_element(c, c_type, at, factor * sum + before);
+            }
+    };
+    emulator_launch(dim3(1), dim3(1), 0, handle.stream, "cublas", product);
     return SUCCESS;
 }
 }

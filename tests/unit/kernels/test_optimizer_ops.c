@@ -455,10 +455,16 @@ static void test_sum_squares(void **state)
         }
 }
 
+static double loss_of_step = 1;
+
 static void clip(double squares, double gradient_scale, double max_norm, float *norm, float *scale)
 {
-    lt_clip_scale_args a = {lt_tensor_1d(&squares, LT_F64, 1), lt_tensor_1d(norm, LT_F32, 1),
-                            lt_tensor_1d(scale, LT_F32, 1), gradient_scale, max_norm};
+    lt_clip_scale_args a = {.sum_squares = lt_tensor_1d(&squares, LT_F64, 1),
+                            .norm = lt_tensor_1d(norm, LT_F32, 1),
+                            .scale = lt_tensor_1d(scale, LT_F32, 1),
+                            .loss = lt_tensor_1d(&loss_of_step, LT_F64, 1),
+                            .gradient_scale = gradient_scale,
+                            .max_norm = max_norm};
     test_ok(lt_clip_scale(test_backend_kept(0, 1), &a, NULL), NULL);
 }
 
@@ -480,6 +486,10 @@ static void test_clip_scale(void **state)
     assert_true(isnan(norm) && isnan(scale));
     clip(64, INFINITY, 0, &norm, &scale); /* no trained tokens */
     assert_true(isnan(scale));
+    loss_of_step = INFINITY;
+    clip(64, 0.5, 1, &norm, &scale);
+    assert_true(isnan(norm) && isnan(scale));
+    loss_of_step = 1;
 }
 
 int main(void)

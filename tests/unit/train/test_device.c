@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-#include "kernels/cuda/cuda.h"
+#include "kernels/devices.h"
 #include "train/device.h"
 
 static lt_device_opened opened;
