@@ -2,14 +2,19 @@
 # Shows that the emulator's tests see bugs: seeds each line of mutations.txt into its kernel, builds the test that has to
 # notice, and expects it to fail.
 #
-#   tests/emulator/mutations.sh BUILD [PATTERN]    BUILD: a build folder of cmake; PATTERN: only lines that match
+#   tests/emulator/mutations.sh BUILD [PATTERN]    BUILD: a build folder of cmake; PATTERN: only lines that match; without
+#                                                  one, those with barriers, or with LATHE_LONG_TESTS all
 #
 # A line is FILE|TEST|WHAT|SED: a file of kernels/cuda, the test program, the bug in words, and the edit. Where WHAT begins
 # with "control:" the edit is harmless, and the test has to pass: so a failure means what it says.
 set -euo pipefail
 source=$(cd "$(dirname "$0")/../.." && pwd)
 build=$(cd "${1:?the build folder}" && pwd)
-pattern=${2:-.}
+pattern=${2:-}
+if [ -z "$pattern" ]; then
+    pattern='barrier|control'
+    [ -z "${LATHE_LONG_TESTS:-}" ] || pattern=.
+fi
 list=$source/tests/emulator/mutations.txt
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
