@@ -21,10 +21,12 @@ static void round_keys(lt_kv_cache *cache, const lt_pass *pass)
 static lt_status write_key(const lt_pass *pass, const lt_sampling *s, lt_buffer *key)
 {
     const lt_workspace *workspace = pass->workspace;
+    const void *memory = workspace->arena.base; /* another workspace may get the same address */
     double numbers[] = {s->temperature, s->top_p, s->min_p, s->repetition_penalty};
-    int64_t integers[] = {s->top_k, (int64_t)s->seed, pass->tokens, pass->group_count,
-                          pass->span_count};
+    int64_t integers[] = {s->top_k,          (int64_t)s->seed,  pass->tokens,
+                          workspace->tokens, pass->group_count, pass->span_count};
     LT_TRY(lt_buffer_append(key, &workspace, sizeof workspace, NULL));
+    LT_TRY(lt_buffer_append(key, &memory, sizeof memory, NULL));
     LT_TRY(lt_buffer_append(key, numbers, sizeof numbers, NULL));
     LT_TRY(lt_buffer_append(key, integers, sizeof integers, NULL));
     for (int64_t g = 0; g < pass->group_count; g++)

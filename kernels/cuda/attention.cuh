@@ -10,16 +10,6 @@
 
 #include "kernels/cuda/device.cuh"
 
-#ifdef LT_EMULATOR
-#define UNROLL
-#define UNROLL_4
-#define KEEP_ROLLED
-#else
-#define UNROLL      _Pragma("unroll")
-#define UNROLL_4    _Pragma("unroll 4")
-#define KEEP_ROLLED _Pragma("unroll 1")
-#endif
-
 #define LOG2_E 1.4426950408889634f
 #define LN_2   0.6931471805599453f
 
@@ -370,7 +360,7 @@ LT_DEVICE void load_tile(bf16 *tile, const bf16 *head, int64_t row_stride, int f
         int row = (int)threadIdx.x / (D / 8), chunk = (int)threadIdx.x % (D / 8);
         bool exists = chunk * 8 < c.head_dim;
         const bf16 *from = head + (first + row) * row_stride + chunk * 8;
-        UNROLL_4
+        LT_UNROLL_4
         for (int step = 0; step < (ROWS + STEP - 1) / STEP; step++) {
             bool valid = exists && sees(seen, first + row);
             if (row < ROWS && (int)threadIdx.x < STEP * (D / 8))
@@ -380,7 +370,7 @@ LT_DEVICE void load_tile(bf16 *tile, const bf16 *head, int64_t row_stride, int f
         }
         return;
     }
-    KEEP_ROLLED
+    LT_NO_UNROLL
     for (int i = (int)threadIdx.x; i < ROWS * D; i += THREADS) {
         int row = i / D, d = i % D;
         bool valid = sees(seen, first + row) && d < c.head_dim;
@@ -402,7 +392,7 @@ LT_DEVICE void store_tile_rows(bf16 *head, int64_t row_stride, const bf16 *tile,
         bf16 *to = head + (first + row) * row_stride + d;
         const bf16 *from = tile + tile_at<D>(tile_row + row, d / 8) + d % 8;
         if (c.vectors)
-            *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
+            store_16(to, *reinterpret_cast<const uint4 *>(from));
         else
             *to = *from;
     }
@@ -433,7 +423,7 @@ LT_DEVICE uint64_t kept_scores(const attention_call &c, uint64_t first)
     static_assert(M_TILES * N_TILES * 4 <= 64, "a bit for each");
     uint64_t kept = 0, drawn = ~(uint64_t)0;
     uint32_t words[4] = {0, 0, 0, 0};
-    KEEP_ROLLED
+    LT_NO_UNROLL
     for (int x = 0; x < M_TILES * N_TILES * 4; x++) {
         int row = fragment_row(x / (N_TILES * 4), x % 4);
         int column = fragment_column(x / 4 % N_TILES, x % 4);
@@ -453,11 +443,11 @@ LT_DEVICE float dropout_of(const attention_call &c, uint64_t kept, int m, int n,
 
 template <int M_TILES, int N_TILES> LT_DEVICE void clear_fragments(float (&x)[M_TILES][N_TILES][4])
 {
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < N_TILES; n++) {
-            UNROLL
+            LT_UNROLL
             for (int e = 0; e < 4; e++)
                 x[m][n][e] = 0;
         }
@@ -495,17 +485,17 @@ LT_DEVICE void multiply_rows(float (&x)[M_TILES][N_TILES][4], const bf16 *left, 
                              const bf16 *right)
 {
     clear_fragments(x);
-    UNROLL_4
+    LT_UNROLL_4
     for (int step = 0; step < D / 16; step++) {
         uint32_t a[M_TILES][4];
-        UNROLL
+        LT_UNROLL
         for (int m = 0; m < M_TILES; m++)
             load_left<D>(a[m], left, row + 16 * m, step);
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < N_TILES; n += 2) {
             uint32_t b[4];
             load_right_rows<D>(b, right, 8 * n, step);
-            UNROLL
+            LT_UNROLL
             for (int m = 0; m < M_TILES; m++) {
                 mma_bf16(x[m][n], a[m], b);
                 mma_bf16(x[m][n + 1], a[m], b + 2);
@@ -520,10 +510,10 @@ template <int D, int M_TILES, int N_TILES, int X_TILES>
 LT_DEVICE void multiply_add(float (&x)[M_TILES][X_TILES][4], const float (&p)[M_TILES][N_TILES][4],
                             const bf16 *right, int column)
 {
-    UNROLL
+    LT_UNROLL
     for (int step = 0; step < N_TILES / 2; step++) {
         uint32_t a[M_TILES][4];
-        UNROLL
+        LT_UNROLL
         for (int m = 0; m < M_TILES; m++) {
             const float(&low)[4] = p[m][2 * step], (&high)[4] = p[m][2 * step + 1];
             a[m][0] = pack_bf16(low[0], low[1]);
@@ -531,11 +521,11 @@ LT_DEVICE void multiply_add(float (&x)[M_TILES][X_TILES][4], const float (&p)[M_
             a[m][2] = pack_bf16(high[0], high[1]);
             a[m][3] = pack_bf16(high[2], high[3]);
         }
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < X_TILES; n += 2) {
             uint32_t b[4];
             load_right_columns<D>(b, right, 16 * step, column + 8 * n);
-            UNROLL
+            LT_UNROLL
             for (int m = 0; m < M_TILES; m++) {
                 mma_bf16(x[m][n], a[m], b);
                 mma_bf16(x[m][n + 1], a[m], b + 2);
@@ -548,11 +538,11 @@ LT_DEVICE void multiply_add(float (&x)[M_TILES][X_TILES][4], const float (&p)[M_
 template <int D, int M_TILES, int X_TILES>
 LT_DEVICE void put_fragments(bf16 *tile, int row, int column, const float (&x)[M_TILES][X_TILES][4])
 {
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < X_TILES; n++) {
-            UNROLL
+            LT_UNROLL
             for (int e = 0; e < 4; e += 2) {
                 int c = column + fragment_column(n, 0);
                 bf16 *to = tile + tile_at<D>(row + fragment_row(m, e), c / 8) + c % 8;

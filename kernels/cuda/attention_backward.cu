@@ -80,9 +80,9 @@ LT_DEVICE void key_gradients(float (&s)[M_TILES][N_TILES][4], float (&dp)[M_TILE
 {
     uint64_t kept = DROPOUT ? kept_scores<M_TILES, N_TILES, true>(c, first_dropout) : 0;
     float scale = c.scale * LOG2_E;
-    UNROLL
+    LT_UNROLL
     for (int n = 0; n < N_TILES; n++) {
-        UNROLL
+        LT_UNROLL
         for (int odd = 0; odd < 2; odd++) {
             int column = fragment_column(n, odd);
             float lse = numbers[column].lse, delta = numbers[column].delta;
@@ -92,9 +92,9 @@ LT_DEVICE void key_gradients(float (&s)[M_TILES][N_TILES][4], float (&dp)[M_TILE
                     seen.first[part] = __shfl_sync(FULL_MASK, queries.first[part], column);
                     seen.last[part] = __shfl_sync(FULL_MASK, queries.last[part], column);
                 }
-            UNROLL
+            LT_UNROLL
             for (int m = 0; m < M_TILES; m++) {
-                UNROLL
+                LT_UNROLL
                 for (int e = odd; e < 4; e += 2) {
                     bool hidden = masked && !sees(seen, first_key + fragment_row(m, e));
                     float factor = DROPOUT ? dropout_of<N_TILES>(c, kept, m, n, e) : 1;
@@ -113,11 +113,11 @@ template <int D, int M_TILES, int X_TILES>
 LT_DEVICE void put_scaled(bf16 *tile, int row, int column, float (&x)[M_TILES][X_TILES][4],
                           float factor)
 {
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < X_TILES; n++) {
-            UNROLL
+            LT_UNROLL
             for (int e = 0; e < 4; e++)
                 x[m][n][e] *= factor;
         }
@@ -219,9 +219,9 @@ LT_DEVICE void query_gradients(const float (&s)[M_TILES][N_TILES][4],
 {
     uint64_t kept = DROPOUT ? kept_scores<M_TILES, N_TILES, false>(c, first_dropout) : 0;
     float scale = c.scale * LOG2_E;
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int half = 0; half < 2; half++) {
             key_ranges seen = rows;
             if (masked)
@@ -230,9 +230,9 @@ LT_DEVICE void query_gradients(const float (&s)[M_TILES][N_TILES][4],
                     seen.first[part] = __shfl_sync(FULL_MASK, rows.first[part], from);
                     seen.last[part] = __shfl_sync(FULL_MASK, rows.last[part], from);
                 }
-            UNROLL
+            LT_UNROLL
             for (int n = 0; n < N_TILES; n++) {
-                UNROLL
+                LT_UNROLL
                 for (int e = 2 * half; e < 2 * half + 2; e++) {
                     bool hidden = masked && !sees(seen, first_key + fragment_column(n, e));
                     float factor = DROPOUT ? dropout_of<N_TILES>(c, kept, m, n, e) : 1;
@@ -268,9 +268,9 @@ __global__ void __launch_bounds__(backward_block<D, query_tiles<D>>::THREADS, 1)
 
     float dq[M_TILES][D / 8][4], lse[M_TILES][2], delta[M_TILES][2];
     clear_fragments(dq);
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int half = 0; half < 2; half++) {
             query_numbers x = numbers_of(p, b, h, first + row + fragment_row(m, 2 * half));
             lse[m][half] = x.lse;

@@ -62,7 +62,7 @@ LT_DEVICE void unpack(float x[8], const eight<float> &from)
 LT_DEVICE void unpack(float x[8], const eight<bf16> &from)
 {
     uint32_t words[4] = {from.words[0].x, from.words[0].y, from.words[0].z, from.words[0].w};
-    UNROLL
+    LT_UNROLL
     for (int pair = 0; pair < 4; pair++) {
         x[2 * pair] = __uint_as_float(words[pair] << 16);
         x[2 * pair + 1] = __uint_as_float(words[pair] & 0xffff0000u);
@@ -87,7 +87,7 @@ LT_DEVICE eight<T> read_eight(const T *row, int d, const attention_call &c, bool
 {
     constexpr int PER_WORD = (int)(4 / sizeof(T));
     eight<T> x;
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < (int)sizeof(T) / 2; i++) {
         int at = d + 4 * PER_WORD * i;
         x.words[i] = make_uint4(0, 0, 0, 0);
@@ -113,7 +113,7 @@ LT_DEVICE void chunk_scores(const decode_call &p, int64_t task, int first_key,
     decode_row place = row_of(p, task, ROWS, 0);
     const T *k = head_of<T>(c.k, place.b, place.h / (c.heads / c.kv_heads));
     float q[ROWS][8];
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < ROWS; r++) {
         place = row_of(p, task, ROWS, r);
         const T *head = head_of<T>(c.q, place.b, place.i < 0 ? 0 : place.h);
@@ -122,23 +122,23 @@ LT_DEVICE void chunk_scores(const decode_call &p, int64_t task, int first_key,
     }
     for (; position < CHUNK; position += IN_FLIGHT * (DECODE_THREADS / LANES)) {
         eight<T> keys[IN_FLIGHT];
-        UNROLL
+        LT_UNROLL
         for (int x = 0; x < IN_FLIGHT; x++) {
             int key = first_key + position + x * (DECODE_THREADS / LANES);
             keys[x] = read_eight(k + key * c.k.row_stride, d, c, sees(seen, key));
         }
-        UNROLL
+        LT_UNROLL
         for (int x = 0; x < IN_FLIGHT; x++) {
             int at = position + x * (DECODE_THREADS / LANES);
             float key[8];
             unpack(key, keys[x]);
-            UNROLL
+            LT_UNROLL
             for (int r = 0; r < ROWS; r++) {
                 float sum = 0;
-                UNROLL
+                LT_UNROLL
                 for (int e = 0; e < 8; e++)
                     sum += q[r][e] * key[e];
-                UNROLL
+                LT_UNROLL
                 for (int by = LANES / 2; by > 0; by /= 2)
                     sum += __shfl_xor_sync(FULL_MASK, sum, by);
                 if (d == 0)
@@ -183,29 +183,29 @@ LT_DEVICE void chunk_values(const decode_call &p, int64_t task, int first_key,
     for (int position = (int)threadIdx.x / LANES; position < CHUNK;
          position += IN_FLIGHT * (DECODE_THREADS / LANES)) {
         eight<T> values[IN_FLIGHT];
-        UNROLL
+        LT_UNROLL
         for (int x = 0; x < IN_FLIGHT; x++) {
             int key = first_key + position + x * (DECODE_THREADS / LANES);
             values[x] = read_eight(v + key * c.v.row_stride, d, c, sees(seen, key));
         }
-        UNROLL
+        LT_UNROLL
         for (int x = 0; x < IN_FLIGHT; x++) {
             float value[8];
             unpack(value, values[x]);
-            UNROLL
+            LT_UNROLL
             for (int r = 0; r < ROWS; r++) {
-                UNROLL
+                LT_UNROLL
                 for (int e = 0; e < 8; e++)
                     sum[r][e] +=
                         scores[r * CHUNK + position + x * (DECODE_THREADS / LANES)] * value[e];
             }
         }
     }
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < ROWS; r++) {
-        UNROLL
+        LT_UNROLL
         for (int e = 0; e < 8; e++) {
-            UNROLL
+            LT_UNROLL
             for (int by = LANES; by < WARP; by *= 2)
                 sum[r][e] += __shfl_xor_sync(FULL_MASK, sum[r][e], by);
             if ((int)threadIdx.x % WARP < LANES)
@@ -272,11 +272,11 @@ __global__ void __launch_bounds__(DECODE_THREADS) decode_combine_kernel(const de
         if (!sees_any(seen, chunk * CHUNK, (chunk + 1) * CHUNK)) continue;
         float weight = fast_exp2(numbers[chunk].x - softmax_base(maximum));
         sum += weight * numbers[chunk].y;
-        UNROLL
+        LT_UNROLL
         for (int x = 0; x < WIDTH / WARP; x++)
             total[x] += weight * sums[(int64_t)chunk * WIDTH + lane + WARP * x];
     }
-    UNROLL
+    LT_UNROLL
     for (int x = 0; x < WIDTH / WARP; x++)
         totals[warp * (WIDTH + 1) + lane + WARP * x] = total[x];
     if (lane == 0) totals[warp * (WIDTH + 1) + WIDTH] = sum;

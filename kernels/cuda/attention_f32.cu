@@ -42,7 +42,7 @@ LT_DEVICE void store_sums(float *head, int64_t row_stride, const float (&x)[R][D
 {
     for (int r = 0; r < R; r++) {
         int i = first + (int)threadIdx.x / SIDE + SIDE * r;
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < D / 16; n++) {
             int d = 4 * ((int)threadIdx.x % SIDE + SIDE * (n / 4)) + n % 4;
             if (i < count && d < c.head_dim) head[i * row_stride + d] = factor * x[r][n];
@@ -55,22 +55,22 @@ template <int D, int R>
 LT_DEVICE void multiply_tiles(float (&s)[R][R], const float *left, const float *right)
 {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < R; r++) {
-        UNROLL
+        LT_UNROLL
         for (int c = 0; c < R; c++)
             s[r][c] = 0;
     }
     for (int d = 0; d < D; d += 4) {
         float4 a[R], b[R];
-        UNROLL
+        LT_UNROLL
         for (int r = 0; r < R; r++) {
             a[r] = *reinterpret_cast<const float4 *>(left + (y + SIDE * r) * (D + 4) + d);
             b[r] = *reinterpret_cast<const float4 *>(right + (x + SIDE * r) * (D + 4) + d);
         }
-        UNROLL
+        LT_UNROLL
         for (int r = 0; r < R; r++) {
-            UNROLL
+            LT_UNROLL
             for (int c = 0; c < R; c++) {
                 s[r][c] += a[r].x * b[c].x;
                 s[r][c] += a[r].y * b[c].y;
@@ -88,13 +88,13 @@ LT_DEVICE void add_weighted(float (&sums)[R][D / 16], const float *weights, cons
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
     for (int j = 0; j < TILE; j++) {
         float w[R];
-        UNROLL
+        LT_UNROLL
         for (int r = 0; r < R; r++)
             w[r] = weights[(y + SIDE * r) * (TILE + 4) + j];
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < D / 64; n++) {
             float4 v = *reinterpret_cast<const float4 *>(right + j * (D + 4) + 4 * (x + SIDE * n));
-            UNROLL
+            LT_UNROLL
             for (int r = 0; r < R; r++) {
                 sums[r][4 * n] += w[r] * v.x;
                 sums[r][4 * n + 1] += w[r] * v.y;
@@ -143,10 +143,10 @@ LT_DEVICE void weigh(float (&s)[R][R], row_state<R> &state, float (&sums)[R][D /
                      float *weights, const attention_call &c, uint64_t first_dropout, int first_key)
 {
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < R; r++) {
         float maximum = state.maximum[r], sum = 0;
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < R; k++) {
             bool seen = sees(state.keys[r], first_key + x + SIDE * k);
             s[r][k] = seen ? s[r][k] * (c.scale * LOG2_E) : -INFINITY;
@@ -154,7 +154,7 @@ LT_DEVICE void weigh(float (&s)[R][R], row_state<R> &state, float (&sums)[R][D /
         }
         maximum = row_maximum(maximum);
         float base = softmax_base(maximum), shrink = fast_exp2(state.maximum[r] - base);
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < R; k++) {
             int row = y + SIDE * r, column = x + SIDE * k;
             float p = fast_exp2(s[r][k] - base);
@@ -163,7 +163,7 @@ LT_DEVICE void weigh(float (&s)[R][R], row_state<R> &state, float (&sums)[R][D /
                 p * dropout_at(c.dropout, first_dropout + (uint64_t)row * (uint64_t)c.kv_len +
                                               (uint64_t)(first_key + column));
         }
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < D / 16; n++)
             sums[r][n] *= shrink;
         state.sum[r] = state.sum[r] * shrink + sum;
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(F32_THREADS, 1)
     int64_t b = blockIdx.x / tiles / c.heads;
     row_state<R> state;
     key_ranges mine = no_keys();
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < R; r++) {
         state.keys[r] = keys_of(c, b, first + (int)threadIdx.x / SIDE + SIDE * r);
         state.maximum[r] = -INFINITY;
@@ -211,12 +211,12 @@ __global__ void __launch_bounds__(F32_THREADS, 1)
         __syncthreads();
     }
 
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < R; r++) {
         int i = first + (int)threadIdx.x / SIDE + SIDE * r;
         float sum = row_sum(state.sum[r]);
         bool nothing = sees_none(state.keys[r]);
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < D / 16; n++)
             sums[r][n] = nothing ? 0 : sums[r][n] / sum;
         if (c.lse && i < c.q_len && threadIdx.x % SIDE == 0)
@@ -254,12 +254,12 @@ LT_DEVICE void weigh_gradients(const float (&s)[R][R], const float (&dp)[R][R], 
 {
     const attention_call &c = p.forward;
     int y = (int)threadIdx.x / SIDE, x = (int)threadIdx.x % SIDE;
-    UNROLL
+    LT_UNROLL
     for (int q = 0; q < R; q++) {
         int i = first_query + (KEY_ROWS ? x : y) + SIDE * q;
         query_numbers numbers = numbers_of(p, b, h, i);
         key_ranges seen = keys_at(c, offset_of(c, b) + i, numbers.first_key);
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < R; k++) {
             int j = first_key + (KEY_ROWS ? y : x) + SIDE * k;
             int r = KEY_ROWS ? k : q, column = KEY_ROWS ? q : k;

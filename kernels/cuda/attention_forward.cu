@@ -44,9 +44,9 @@ template <int M_TILES, int N_TILES>
 LT_DEVICE void scale_and_mask(float (&s)[M_TILES][N_TILES][4], float scale, bool masked,
                               const key_ranges &rows, int first_key)
 {
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int half = 0; half < 2; half++) {
             key_ranges r = rows;
             if (masked)
@@ -55,9 +55,9 @@ LT_DEVICE void scale_and_mask(float (&s)[M_TILES][N_TILES][4], float scale, bool
                     r.first[part] = __shfl_sync(FULL_MASK, rows.first[part], from);
                     r.last[part] = __shfl_sync(FULL_MASK, rows.last[part], from);
                 }
-            UNROLL
+            LT_UNROLL
             for (int n = 0; n < N_TILES; n++) {
-                UNROLL
+                LT_UNROLL
                 for (int e = 2 * half; e < 2 * half + 2; e++) {
                     s[m][n][e] *= scale;
                     if (masked && !sees(r, first_key + fragment_column(n, e)))
@@ -74,29 +74,29 @@ template <int M_TILES, int N_TILES, int X_TILES>
 LT_DEVICE void update_softmax(float (&s)[M_TILES][N_TILES][4], running_softmax<M_TILES> &softmax,
                               float (&out)[M_TILES][X_TILES][4])
 {
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int half = 0; half < 2; half++) {
             float maximum = softmax.maximum[m][half];
-            UNROLL
+            LT_UNROLL
             for (int n = 0; n < N_TILES; n++)
                 maximum = fmaxf(maximum, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
             maximum = fmaxf(maximum, __shfl_xor_sync(FULL_MASK, maximum, 1));
             maximum = fmaxf(maximum, __shfl_xor_sync(FULL_MASK, maximum, 2));
             float base = softmax_base(maximum);
             float shrink = fast_exp2(softmax.maximum[m][half] - base), sum = 0;
-            UNROLL
+            LT_UNROLL
             for (int n = 0; n < N_TILES; n++) {
-                UNROLL
+                LT_UNROLL
                 for (int e = 2 * half; e < 2 * half + 2; e++) {
                     s[m][n][e] = fast_exp2(s[m][n][e] - base);
                     sum += s[m][n][e];
                 }
             }
-            UNROLL
+            LT_UNROLL
             for (int n = 0; n < X_TILES; n++) {
-                UNROLL
+                LT_UNROLL
                 for (int e = 2 * half; e < 2 * half + 2; e++)
                     out[m][n][e] *= shrink;
             }
@@ -111,11 +111,11 @@ template <int M_TILES, int N_TILES>
 LT_DEVICE void drop(float (&p)[M_TILES][N_TILES][4], const attention_call &c, uint64_t first)
 {
     uint64_t kept = kept_scores<M_TILES, N_TILES, false>(c, first);
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int n = 0; n < N_TILES; n++) {
-            UNROLL
+            LT_UNROLL
             for (int e = 0; e < 4; e++)
                 p[m][n][e] *= dropout_of<N_TILES>(c, kept, m, n, e);
         }
@@ -128,9 +128,9 @@ template <int M_TILES, int X_TILES>
 LT_DEVICE void finish(float (&out)[M_TILES][X_TILES][4], running_softmax<M_TILES> &softmax,
                       const attention_call &c, float *lse, int first, bool my_row_sees_none)
 {
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int half = 0; half < 2; half++) {
             float sum = softmax.sum[m][half];
             sum += __shfl_xor_sync(FULL_MASK, sum, 1);
@@ -138,9 +138,9 @@ LT_DEVICE void finish(float (&out)[M_TILES][X_TILES][4], running_softmax<M_TILES
             int i = first + fragment_row(m, 2 * half);
             bool nothing = __shfl_sync(FULL_MASK, my_row_sees_none, fragment_row(m, 2 * half));
             float inverse = nothing ? 0 : 1 / sum;
-            UNROLL
+            LT_UNROLL
             for (int n = 0; n < X_TILES; n++) {
-                UNROLL
+                LT_UNROLL
                 for (int e = 2 * half; e < 2 * half + 2; e++)
                     out[m][n][e] *= inverse;
             }
@@ -173,9 +173,9 @@ __global__ void __launch_bounds__(forward_block<D>::THREADS)
     float out[M_TILES][D / 8][4];
     running_softmax<M_TILES> softmax;
     clear_fragments(out);
-    UNROLL
+    LT_UNROLL
     for (int m = 0; m < M_TILES; m++) {
-        UNROLL
+        LT_UNROLL
         for (int half = 0; half < 2; half++) {
             softmax.maximum[m][half] = -INFINITY;
             softmax.sum[m][half] = 0;

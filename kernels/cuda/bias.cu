@@ -22,7 +22,7 @@ LT_DEVICE void store_partial(float *to, int64_t columns, const float (&sum)[N], 
 {
     int width = WARP * N, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     __syncthreads();
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         shared[warp * width + i * WARP + lane] = sum[i];
     __syncthreads();
@@ -44,13 +44,13 @@ template <typename T, int N> static __global__ void column_sums_kernel(column_su
     if (end > p.rows) end = p.rows;
     for (int64_t row = start + warp; row < end && column < p.columns; row += SUM_WARPS) {
         load(row_of<T>(p.dy, row) + column, dy);
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             sums[i] += dy[i];
         if (!p.products) continue;
         float mean = p.mean ? p.mean[row] : 0, rstd = p.rstd ? p.rstd[row] : 1;
         load(row_of<T>(p.z, row) + column, z);
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             products[i] += dy[i] * ((z[i] - mean) * rstd);
     }

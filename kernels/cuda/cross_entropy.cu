@@ -24,7 +24,7 @@ LT_DEVICE void load_logits(const float *row, int64_t j, int64_t vocab, float (&x
         load(row + j, x);
         return;
     }
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         x[i] = j + i < vocab ? row[j + i] : -INFINITY;
 }
@@ -36,7 +36,7 @@ LT_DEVICE void store_gradient(T *row, int64_t j, int64_t vocab, const float (&x)
         store(row + j, x);
         return;
     }
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         if (j + i < vocab) store(row + j + i, x[i]);
 }
@@ -62,14 +62,14 @@ LT_DEVICE row_part part_of_row(const float *row, int64_t vocab, int64_t target, 
     for (int64_t j = threadIdx.x * N; j < vocab; j += ROW_THREADS * N) {
         float x[N], maximum = part.maximum;
         load_logits(row, j, vocab, x);
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++) {
             maximum = fmaxf(maximum, x[i]);
             part.preceded |= x[i] >= target_logit && j + i < target;
         }
         float shift = shift_of(maximum);
         part.sum *= fast_exp2((part.maximum - shift) * LOG2_E);
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             part.sum += fast_exp2((x[i] - shift) * LOG2_E);
         part.maximum = maximum;
@@ -97,7 +97,7 @@ LT_DEVICE void write_gradient(const float *row, int64_t vocab, int64_t target, r
     for (int64_t start = 0; start < vocab; start += ROW_THREADS * N) {
         int64_t j = start + first;
         float d[N];
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++) {
             d[i] = fast_exp2((next[i] - whole.maximum) * LOG2_E) * scale;
             if (j + i == target) d[i] -= 1;
@@ -188,7 +188,7 @@ static __global__ void __launch_bounds__(SUM_THREADS)
         sums[1] += targets[r] != LT_IGNORE;
         sums[2] += correct[r];
     }
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < 3; i++) {
         double total = block_sum(sums[i], shared);
         if (threadIdx.x == 0) totals[i] += total;

@@ -20,6 +20,18 @@ extern "C" {
 enum { WARP = 32 };
 #define FULL_MASK 0xffffffffu
 
+/* In front of a loop: copies of its body, as registers want it; four; or none, to keep code small.
+ */
+#ifdef LT_EMULATOR
+#define LT_UNROLL
+#define LT_UNROLL_4
+#define LT_NO_UNROLL
+#else
+#define LT_UNROLL    _Pragma("unroll")
+#define LT_UNROLL_4  _Pragma("unroll 4")
+#define LT_NO_UNROLL _Pragma("unroll 1")
+#endif
+
 /* --- Numbers --------------------------------------------------------------------------------- */
 
 struct bf16 {

@@ -31,7 +31,7 @@ template <typename T, typename W, int N> static __global__ void dora_norm_kernel
     const W *weight[NORM_ROWS];
     const T *b[NORM_ROWS];
     if (first >= p.out) return;
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < NORM_ROWS; r++) {
         int64_t row = first + r < p.out ? first + r : p.out - 1;
         weight[r] = row_of<W>(p.weight, row);
@@ -41,25 +41,25 @@ template <typename T, typename W, int N> static __global__ void dora_norm_kernel
         float update[NORM_ROWS][N] = {}, a[N], w[N];
         for (int64_t k = 0; k < p.rank; k++) {
             load(row_of<T>(p.a, k) + column, a);
-            UNROLL
+            LT_UNROLL
             for (int r = 0; r < NORM_ROWS; r++) {
                 float factor = to_float(b[r][k]);
-                UNROLL
+                LT_UNROLL
                 for (int i = 0; i < N; i++)
                     update[r][i] += factor * a[i];
             }
         }
-        UNROLL
+        LT_UNROLL
         for (int r = 0; r < NORM_ROWS; r++) {
             load(weight[r] + column, w);
-            UNROLL
+            LT_UNROLL
             for (int i = 0; i < N; i++) {
                 float v = w[i] + p.scaling * update[r][i];
                 squares[r] += v * v;
             }
         }
     }
-    UNROLL
+    LT_UNROLL
     for (int r = 0; r < NORM_ROWS; r++) {
         float norm = sqrtf(warp_sum(squares[r]));
         if (lane == 0 && first + r < p.out) store_norm<T>(p, first + r, norm);

@@ -44,7 +44,7 @@ static __global__ void activation_forward_kernel(chunk_grid grid, lt_activation 
     float x[N];
     if (!chunk_of<N>(grid, &row, &column)) return;
     load(row_of<T>(x_rows, row) + column, x);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         x[i] = activate(activation, x[i]);
     store(row_of<T>(y_rows, row) + column, x);
@@ -60,7 +60,7 @@ static __global__ void activation_backward_kernel(chunk_grid grid, lt_activation
     if (!chunk_of<N>(grid, &row, &column)) return;
     load(row_of<T>(x_rows, row) + column, x);
     load(row_of<T>(dy_rows, row) + column, d);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         d[i] *= activation_derivative(activation, x[i]);
     store(row_of<T>(dx_rows, row) + column, d);
@@ -95,7 +95,7 @@ static __global__ void swiglu_forward_kernel(chunk_grid grid, row_view gate_up_r
     const T *gate_up = row_of<T>(gate_up_rows, row) + column;
     load(gate_up, gate);
     load(gate_up + grid.columns, up);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         up[i] *= silu(gate[i]);
     store(row_of<T>(y_rows, row) + column, up);
@@ -114,7 +114,7 @@ static __global__ void swiglu_backward_kernel(chunk_grid grid, row_view gate_up_
     load(gate_up, gate);
     load(gate_up + grid.columns, up);
     load(row_of<T>(dy_rows, row) + column, d);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++) {
         float dgate = d[i] * up[i] * silu_derivative(gate[i]);
         up[i] = d[i] * silu(gate[i]);
@@ -153,7 +153,7 @@ static __global__ void add_kernel(chunk_grid grid, row_view a_rows, row_view b_r
     if (!chunk_of<N>(grid, &row, &column)) return;
     load(row_of<T>(a_rows, row) + column, a);
     load(row_of<T>(b_rows, row) + column, b);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         a[i] += b[i];
     store(row_of<T>(y_rows, row) + column, a);
@@ -166,7 +166,7 @@ static __global__ void scale_kernel(chunk_grid grid, float factor, row_view x_ro
     float x[N];
     if (!chunk_of<N>(grid, &row, &column)) return;
     load(row_of<T>(x_rows, row) + column, x);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         x[i] *= factor;
     store(row_of<T>(y_rows, row) + column, x);
@@ -189,17 +189,17 @@ static __global__ void scale_columns_kernel(chunk_grid grid, scale_columns p)
     T *y = row_of<T>(p.y, row) + column;
     load(row_of<T>(p.x, row) + column, v);
     load(p.scale + column, scale);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         v[i] *= scale[i] + p.shift;
     const T *added[] = {p.bias ? static_cast<const T *>(p.bias) + column : nullptr,
                         p.residual.data ? row_of<T>(p.residual, row) + column : nullptr,
                         p.accumulate ? y : nullptr};
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < 3; k++) {
         if (!added[k]) continue;
         load(added[k], other);
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             v[i] += other[i];
     }
@@ -248,13 +248,13 @@ static __global__ void dropout_kernel(int64_t count, bool wide, dropout_key key,
     if (wide && start + 4 <= count) {
         float v[4];
         load(x + start, v);
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < 4; i++)
             v[i] = drawn[i] >= key.threshold ? v[i] * key.scale : 0;
         store(y + start, v);
         return;
     }
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < 4; i++)
         if (start + i < count)
             store(y + start + i,
@@ -302,7 +302,7 @@ static __global__ void convert_kernel(int64_t count, bool wide, const From *x, T
     if (wide && start + CONVERTED <= count) {
         converted<From> from = *reinterpret_cast<const converted<From> *>(x + start);
         converted<To> to;
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < CONVERTED; i++)
             convert_number(&to.at[i], from.at[i]);
         *reinterpret_cast<converted<To> *>(y + start) = to;

@@ -15,14 +15,6 @@
 extern "C" lt_status lt_cuda_matmul_native(const lt_backend *backend, const lt_matmul_args *a,
                                            lt_err *err);
 
-#ifdef LT_EMULATOR
-#define LT_UNROLL
-#define LT_NO_UNROLL
-#else
-#define LT_UNROLL    _Pragma("unroll")
-#define LT_NO_UNROLL _Pragma("unroll 1")
-#endif
-
 /* --- The product ------------------------------------------------------------------------------ */
 
 /* Two factors as they are stored, with the distance of their rows. Which of the dimensions is k,
@@ -124,10 +116,18 @@ LT_DEVICE void store_4(float *to, const float v[4])
     *reinterpret_cast<float4 *>(to) = x;
 }
 
-LT_DEVICE void store_4(bf16 *to, const float v[4])
+/* To global memory. */
+LT_DEVICE void write_4(float *to, const float v[4])
+{
+    uint4 x = {__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]),
+               __float_as_uint(v[3])};
+    store_16(to, x);
+}
+
+LT_DEVICE void write_4(bf16 *to, const float v[4])
 {
     uint2 x = {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3])};
-    *reinterpret_cast<uint2 *>(to) = x;
+    store_8(to, x);
 }
 
 /* The first `count` of WIDTH values, the others 0; `vector`: four at a time may be read. */
@@ -147,7 +147,7 @@ template <int WIDTH, typename T>
 LT_DEVICE void store_values(T *to, const float v[WIDTH], int count, bool vector)
 {
     if (WIDTH == 4 && vector && count == WIDTH) {
-        store_4(to, v);
+        write_4(to, v);
         return;
     }
     LT_UNROLL

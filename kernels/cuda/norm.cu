@@ -66,7 +66,7 @@ LT_DEVICE void load_input(const forward_row<T> &r, int column, float (&z)[N])
     load(r.x + column, z);
     if (!r.residual) return;
     load(r.residual + column, residual);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         z[i] = rounded(r.sum, z[i] + residual[i]);
     store(r.sum + column, z);
@@ -79,7 +79,7 @@ LT_DEVICE void store_output(const norm_forward &p, T *y, int column, float (&z)[
     float weight[N], bias[N] = {};
     load(static_cast<const T *>(p.weight) + column, weight);
     if (p.bias) load(static_cast<const T *>(p.bias) + column, bias);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         z[i] = (z[i] - mean) * rstd * weight[i] + bias[i];
     store(y + column, z);
@@ -88,7 +88,7 @@ LT_DEVICE void store_output(const norm_forward &p, T *y, int column, float (&z)[
 template <int N> LT_DEVICE float sum_of(const float (&z)[N])
 {
     float sum = 0;
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         sum += z[i];
     return sum;
@@ -97,7 +97,7 @@ template <int N> LT_DEVICE float sum_of(const float (&z)[N])
 template <int N> LT_DEVICE float squares_of(const float (&z)[N], float mean)
 {
     float sum = 0;
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         sum += (z[i] - mean) * (z[i] - mean);
     return sum;
@@ -118,7 +118,7 @@ static __global__ void __launch_bounds__(THREADS) norm_forward_kernel(norm_forwa
     float z[HELD / N][N], mean = 0, squares = 0;
     if (row >= p.rows) return;
     const forward_row<T> r = forward_row_of<T>(p, row);
-    UNROLL
+    LT_UNROLL
     for (int s = 0; s < HELD / N; s++) {
         int column = (s * WIDTH + thread) * N;
         if (column >= p.columns) break;
@@ -126,13 +126,13 @@ static __global__ void __launch_bounds__(THREADS) norm_forward_kernel(norm_forwa
         mean += sum_of(z[s]);
     }
     mean = p.layer ? row_sum<WIDTH>(mean) * p.inverse : 0;
-    UNROLL
+    LT_UNROLL
     for (int s = 0; s < HELD / N; s++) {
         if ((s * WIDTH + thread) * N >= p.columns) break;
         squares += squares_of(z[s], mean);
     }
     float rstd = rsqrtf(row_sum<WIDTH>(squares) * p.inverse + p.eps);
-    UNROLL
+    LT_UNROLL
     for (int s = 0; s < HELD / N; s++) {
         int column = (s * WIDTH + thread) * N;
         if (column >= p.columns) break;
@@ -248,7 +248,7 @@ LT_DEVICE void load_gradient(const backward_row<T> &r, int column, float (&n)[N]
     load(r.x + column, n);
     load(r.dy + column, dy);
     load(r.weight + column, weight);
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++) {
         n[i] = (n[i] - r.mean) * r.rstd;
         g[i] = dy[i] * weight[i];
@@ -264,11 +264,11 @@ LT_DEVICE void store_partial(float *to, int columns, const float (&sum)[HELD / N
     float *own =
         WIDTH == WARP ? shared + threadIdx.x / WIDTH * columns : to + (int64_t)blockIdx.x * columns;
     __syncthreads();
-    UNROLL
+    LT_UNROLL
     for (int s = 0; s < HELD / N; s++) {
         int column = (s * WIDTH + thread) * N;
         if (column >= columns) break;
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             own[column + i] = sum[s][i];
     }
@@ -301,7 +301,7 @@ static __global__ void __launch_bounds__(THREADS, SUMS ? 2 : 4)
         float mean_g = 0, mean_gn = 0;
         for (int column = thread * N; column < p.columns; column += WIDTH * N) {
             load_gradient(r, column, n, g, dy);
-            UNROLL
+            LT_UNROLL
             for (int i = 0; i < N; i++) {
                 mean_g += g[i];
                 mean_gn += g[i] * n[i];
@@ -310,7 +310,7 @@ static __global__ void __launch_bounds__(THREADS, SUMS ? 2 : 4)
         mean_g = p.mean ? row_sum<WIDTH>(mean_g) * p.inverse : 0;
         mean_gn = row_sum<WIDTH>(mean_gn) * p.inverse;
         for (int base = 0; base < (SUMS ? 1 : p.columns); base += STEPS * WIDTH * N) {
-            UNROLL
+            LT_UNROLL
             for (int s = 0; s < STEPS; s++) {
                 int column = base + (s * WIDTH + thread) * N;
                 if (column >= p.columns) break;
@@ -318,7 +318,7 @@ static __global__ void __launch_bounds__(THREADS, SUMS ? 2 : 4)
                 float before[N] = {};
                 load_gradient(r, column, n, g, dy);
                 if (p.accumulate) load(dx, before);
-                UNROLL
+                LT_UNROLL
                 for (int i = 0; i < N; i++) {
                     dweight[s][i] += dy[i] * n[i];
                     dbias[s][i] += dy[i];

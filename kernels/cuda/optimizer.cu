@@ -16,7 +16,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int64_t i = start + threadIdx.x * N; i < end; i += THREADS * N) {
         float values[N];
         load(x + i, values);
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < N; k++)
             sum += (double)values[k] * (double)values[k];
     }
@@ -140,7 +140,7 @@ template <int N> LT_DEVICE void rounding_words(const adamw_params &p, int64_t i,
         uint32_t even = element & 2 ? block[2] : block[0], odd = element & 2 ? block[3] : block[1];
         out[0] = element & 1 ? odd : even;
     } else {
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < N; k++)
             out[k] = block[k];
     }
@@ -158,17 +158,17 @@ template <int N>
 LT_DEVICE void store_moment(bf16 *to, const float (&x)[N], const uint32_t (&random)[N], int shift)
 {
     uint32_t bits[N];
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < N; k++)
         bits[k] = (bits_of_float(x[k]) + (random[k] >> shift & 0xffff)) >> 16;
     if constexpr (N == 1) {
         to->bits = (uint16_t)bits[0];
     } else {
         words<2 * N> raw;
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < N; k += 2)
             raw.at[k / 2] = bits[k] | bits[k + 1] << 16;
-        *reinterpret_cast<words<2 * N> *>(to) = raw;
+        store_words(to, raw);
     }
 }
 
@@ -181,7 +181,7 @@ LT_DEVICE void adamw_elements(const adamw_params &p, float scale, int64_t i)
     load(static_cast<const G *>(p.gradient) + i, g);
     load(static_cast<const S *>(moments[0]), m);
     load(static_cast<const S *>(moments[1]), v);
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < N; k++)
         update(p, g[k] * scale, &w[k], &m[k], &v[k]);
     store(p.weight + i, w);
@@ -221,7 +221,7 @@ LT_DEVICE void load_quad(const T *from, int64_t count, float (&x)[4])
         load(from, x);
         return;
     }
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < 4; k++)
         x[k] = k < count ? to_float(from[k]) : 0;
 }
@@ -233,7 +233,7 @@ LT_DEVICE void store_quad(T *to, int64_t count, const float (&x)[4])
         store(to, x);
         return;
     }
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < 4; k++)
         if (k < count) store(to + k, x[k]);
 }
@@ -243,7 +243,7 @@ template <bool WIDE> LT_DEVICE uint32_t load_codes(const uint8_t *from, int64_t 
 {
     if (WIDE && count >= 4) return *reinterpret_cast<const uint32_t *>(from);
     uint32_t codes = 0;
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < 4; k++)
         if (k < count) codes |= (uint32_t)from[k] << 8 * k;
     return codes;
@@ -255,7 +255,7 @@ template <bool WIDE> LT_DEVICE void store_codes(uint8_t *to, int64_t count, uint
         *reinterpret_cast<uint32_t *>(to) = codes;
         return;
     }
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < 4; k++)
         if (k < count) to[k] = (uint8_t)(codes >> 8 * k);
 }
@@ -296,7 +296,7 @@ static __global__ void __launch_bounds__(THREADS, 3) adamw_quantised_kernel(adam
     if (!isfinite(scale) || block * LT_QUANTISED_BLOCK >= p.n) return;
     float m_largest = p.m_scale[block], v_largest = p.v_scale[block];
     float m_next = 0, v_next = 0;
-    UNROLL
+    LT_UNROLL
     for (int h = 0; h < QUADS; h++) {
         float w[4], g[4];
         int64_t i = first + h * 4 * WARP, count = p.n - i;
@@ -305,7 +305,7 @@ static __global__ void __launch_bounds__(THREADS, 3) adamw_quantised_kernel(adam
         load_quad<G, WIDE>(static_cast<const G *>(p.gradient) + i, count, g);
         uint32_t m_quad = load_codes<WIDE>(m_codes + i, count);
         uint32_t v_quad = load_codes<WIDE>(v_codes + i, count);
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < 4; k++) {
             m[h][k] = k < count ? m_of_code(m_quad >> 8 * k & 255, m_largest) : 0;
             v[h][k] = v_of_code(v_quad >> 8 * k & 255, v_largest);
@@ -320,11 +320,11 @@ static __global__ void __launch_bounds__(THREADS, 3) adamw_quantised_kernel(adam
     v_next = warp_max(v_next);
     float m_factor = m_next > 0 ? 127 / sqrtf(m_next) : 0;
     float v_factor = v_next > 0 ? 255 / sqrtf(sqrtf(v_next)) : 0;
-    UNROLL
+    LT_UNROLL
     for (int h = 0; h < QUADS; h++) {
         int64_t i = first + h * 4 * WARP, count = p.n - i;
         uint32_t m_quad = 0, v_quad = 0;
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < 4; k++) {
             m_quad |= code_of_m(m[h][k], m_factor) << 8 * k;
             v_quad |= code_of_v(v[h][k], v_factor) << 8 * k;

@@ -119,6 +119,21 @@ LT_DEVICE float fast_exp2(float x)
     return y;
 }
 
+/* --- Stores ------------------------------------------------------------------------------------
+ */
+
+/* 16 or 8 bytes to global memory by one instruction: the compiler likes to take an assignment of a
+ * uint4 apart. The address is a multiple of the size. */
+LT_DEVICE void store_16(void *to, uint4 x)
+{
+    __stwb(static_cast<uint4 *>(to), x);
+}
+
+LT_DEVICE void store_8(void *to, uint2 x)
+{
+    __stwb(static_cast<uint2 *>(to), x);
+}
+
 /* --- Barriers -------------------------------------------------------------------------------- */
 
 /* Waits for `threads` threads (a multiple of 32) of the block at named barrier `id`, 1 .. 15. */

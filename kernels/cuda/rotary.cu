@@ -21,7 +21,7 @@ template <typename T, int N> static __global__ void rotary_kernel(chunk_grid gri
     load(x + grid.columns, x2);
     load(row_of<float>(p.cos, position) + i, c);
     load(row_of<float>(p.sin, position) + i, s);
-    UNROLL
+    LT_UNROLL
     for (int k = 0; k < N; k++) {
         float sine = p.inverse ? -s[k] : s[k], first = x1[k];
         x1[k] = first * c[k] - x2[k] * sine;

@@ -21,7 +21,7 @@ template <typename T, typename W, int N> LT_DEVICE void embed(chunk_grid grid, c
     load(row_of<W>(p.tokens, p.ids[row]) + column, y);
     if (p.positions_table.data) {
         load(row_of<T>(p.positions_table, p.positions[row]) + column, position);
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             y[i] += position[i];
     }
@@ -310,12 +310,12 @@ LT_DEVICE int end_of_run(const embedding_sum &p, int at, int32_t id)
 template <int N> LT_DEVICE void add_warps(float (&sum)[N], float *shared)
 {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    UNROLL
+    LT_UNROLL
     for (int i = 0; i < N; i++)
         shared[(warp * N + i) * WARP + lane] = sum[i];
     __syncthreads();
     for (int w = 1; w < SUM_WARPS && warp == 0; w++) {
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             sum[i] += shared[(w * N + i) * WARP + lane];
     }
@@ -340,7 +340,7 @@ static __global__ void embedding_sum_kernel(embedding_sum p)
         float sum[N] = {}, dy[N];
         for (int i = first; i < end && inside; i++) {
             load(row_of<T>(p.dy, sorted_row(p, i)) + column, dy);
-            UNROLL
+            LT_UNROLL
             for (int k = 0; k < N; k++)
                 sum[k] += dy[k];
         }
@@ -348,7 +348,7 @@ static __global__ void embedding_sum_kernel(embedding_sum p)
         if (piece > 0 || !inside) continue;
         G *to = row_of<G>(p.table, id) + column;
         load(to, dy);
-        UNROLL
+        LT_UNROLL
         for (int k = 0; k < N; k++)
             dy[k] += sum[k];
         store(to, dy);

@@ -8,12 +8,6 @@
 
 #include "kernels/cuda/device.cuh"
 
-#ifdef LT_EMULATOR
-#define UNROLL
-#else
-#define UNROLL _Pragma("unroll")
-#endif
-
 /* --- Rows ------------------------------------------------------------------------------------ */
 
 /* lt_row_offset for kernels. Dimensions that lie behind each other as one are merged, so that most
@@ -60,10 +54,51 @@ template <typename T> LT_DEVICE T *row_of(const row_view &view, int64_t row)
 
 /* --- Vectors --------------------------------------------------------------------------------- */
 
-/* Bits that are loaded and stored by one instruction each 16 bytes. */
-template <int BYTES> struct alignas(BYTES < 16 ? BYTES : 16) words {
+/* BYTES of memory in registers. */
+template <int BYTES> struct words {
     uint32_t at[BYTES / 4];
 };
+
+/* 16 bytes at a time, or 8 or 4 where there are no more, each by one instruction. */
+template <int BYTES> LT_DEVICE words<BYTES> load_words(const void *from)
+{
+    words<BYTES> w;
+    if constexpr (BYTES % 16 == 0) {
+        LT_UNROLL
+        for (int i = 0; i < BYTES / 16; i++) {
+            uint4 x = static_cast<const uint4 *>(from)[i];
+            w.at[4 * i] = x.x;
+            w.at[4 * i + 1] = x.y;
+            w.at[4 * i + 2] = x.z;
+            w.at[4 * i + 3] = x.w;
+        }
+    } else if constexpr (BYTES == 8) {
+        uint2 x = *static_cast<const uint2 *>(from);
+        w.at[0] = x.x;
+        w.at[1] = x.y;
+    } else {
+        static_assert(BYTES == 4, "4, 8 or a multiple of 16 bytes");
+        w.at[0] = *static_cast<const uint32_t *>(from);
+    }
+    return w;
+}
+
+template <int BYTES> LT_DEVICE void store_words(void *to, const words<BYTES> &w)
+{
+    if constexpr (BYTES % 16 == 0) {
+        LT_UNROLL
+        for (int i = 0; i < BYTES / 16; i++) {
+            uint4 x = {w.at[4 * i], w.at[4 * i + 1], w.at[4 * i + 2], w.at[4 * i + 3]};
+            store_16(static_cast<uint4 *>(to) + i, x);
+        }
+    } else if constexpr (BYTES == 8) {
+        uint2 x = {w.at[0], w.at[1]};
+        store_8(to, x);
+    } else {
+        static_assert(BYTES == 4, "4, 8 or a multiple of 16 bytes");
+        *static_cast<uint32_t *>(to) = w.at[0];
+    }
+}
 
 LT_DEVICE float float_of_bits(uint32_t bits)
 {
@@ -89,8 +124,8 @@ template <int N> LT_DEVICE void load(const float *from, float (&x)[N])
     if constexpr (N == 1) {
         x[0] = *from;
     } else {
-        words<4 *N> raw = *reinterpret_cast<const words<4 * N> *>(from);
-        UNROLL
+        words<4 *N> raw = load_words<4 * N>(from);
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             x[i] = float_of_bits(raw.at[i]);
     }
@@ -101,8 +136,8 @@ template <int N> LT_DEVICE void load(const bf16 *from, float (&x)[N])
     if constexpr (N == 1) {
         x[0] = to_float(*from);
     } else {
-        words<2 *N> raw = *reinterpret_cast<const words<2 * N> *>(from);
-        UNROLL
+        words<2 *N> raw = load_words<2 * N>(from);
+        LT_UNROLL
         for (int i = 0; i < N; i += 2) {
             x[i] = float_of_bits(raw.at[i / 2] << 16);
             x[i + 1] = float_of_bits(raw.at[i / 2] & 0xffff0000u);
@@ -116,10 +151,10 @@ template <int N> LT_DEVICE void store(float *to, const float (&x)[N])
         *to = x[0];
     } else {
         words<4 * N> raw;
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i++)
             raw.at[i] = bits_of_float(x[i]);
-        *reinterpret_cast<words<4 * N> *>(to) = raw;
+        store_words(to, raw);
     }
 }
 
@@ -129,10 +164,10 @@ template <int N> LT_DEVICE void store(bf16 *to, const float (&x)[N])
         store(to, x[0]);
     } else {
         words<2 * N> raw;
-        UNROLL
+        LT_UNROLL
         for (int i = 0; i < N; i += 2)
             raw.at[i / 2] = pack_bf16(x[i], x[i + 1]);
-        *reinterpret_cast<words<2 * N> *>(to) = raw;
+        store_words(to, raw);
     }
 }
 
@@ -142,8 +177,7 @@ template <int N, typename T> LT_DEVICE void copy(T *to, const T *from)
     if constexpr (N == 1)
         *to = *from;
     else
-        *reinterpret_cast<words<sizeof(T) * N> *>(to) =
-            *reinterpret_cast<const words<sizeof(T) * N> *>(from);
+        store_words(to, load_words<(int)sizeof(T) * N>(from));
 }
 
 /* x as it will be read after store. */

@@ -125,12 +125,12 @@ LT_DEVICE uint32_t key_at(const float *weights, stretch own, wide target, wide *
             float weight = weights[i];
             uint32_t bits = bits_of_float(weight);
             wide amount = COUNT ? 1 : units_of(weight);
-            UNROLL
+            LT_UNROLL
             for (uint32_t c = 0; c < CANDIDATES; c++)
                 if (bits >= (key | (c + 1) << shift)) sums[c] += amount;
         }
         uint32_t digit = 0;
-        UNROLL
+        LT_UNROLL
         for (int c = 0; c < CANDIDATES; c++) {
             sums[c] = block_sum(sums[c], shared->sums);
             if (sums[c] >= target) digit++;

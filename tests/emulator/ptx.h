@@ -80,6 +80,18 @@ LT_DEVICE float fast_exp2(float x)
     return y < FLT_MIN ? 0 : y; /* .ftz: no subnormal numbers */
 }
 
+LT_DEVICE void store_16(void *to, uint4 x)
+{
+    if ((uintptr_t)to % sizeof x) emulator_fail("store_16: %p is not a multiple of 16", to);
+    memcpy(to, &x, sizeof x);
+}
+
+LT_DEVICE void store_8(void *to, uint2 x)
+{
+    if ((uintptr_t)to % sizeof x) emulator_fail("store_8: %p is not a multiple of 8", to);
+    memcpy(to, &x, sizeof x);
+}
+
 LT_DEVICE void barrier_sync(int id, int threads)
 {
     if (id < 1 || id > 15) emulator_fail("barrier_sync: barrier %d is not in 1 .. 15", id);
