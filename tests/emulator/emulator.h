@@ -11,7 +11,8 @@
  *
  * Environment: EMULATOR_ORDER=forward|reverse|random, EMULATOR_SEED=number,
  * EMULATOR_ASYNC=eager|late, EMULATOR_CAPABILITY=80, EMULATOR_MULTIPROCESSORS=6,
- * EMULATOR_MEMORY=bytes, EMULATOR_PROTECT=0|1. */
+ * EMULATOR_MEMORY=bytes, EMULATOR_PROTECT=0|1, EMULATOR_FAIL_LAUNCH=N: the N-th launch is the GPU's
+ * last, as if it had met an illegal address. */
 #ifndef LT_EMULATOR_H
 #define LT_EMULATOR_H
 

@@ -558,5 +558,8 @@ cudaError_t emulator_launch_kernel(emulator_kernel kernel, cudaStream_t stream)
         return emulator_result(cudaErrorInvalidConfiguration);
     if (kernel.shared > shared_limit()) return emulator_result(cudaErrorInvalidValue);
     emulator_count.launches++;
+    static const uint64_t fails = emulator_setting("EMULATOR_FAIL_LAUNCH", 0);
+    if (emulator_count.launches == fails)
+        return emulator_enqueue(stream, [] { return sticky_error = cudaErrorIllegalAddress; });
     return emulator_enqueue(stream, [kernel = std::move(kernel)] { return emulator_run(kernel); });
 }
