@@ -28,8 +28,10 @@ export stack_allowed="^$"
 files=("$@")
 [ ${#files[@]} -gt 0 ] || files=(kernels/cuda/*.cu)
 known=$("$nvcc" --list-gpu-code)
+standard="80 90a 100 120"
+[ -z "${LATHE_LONG_TESTS:-}" ] || standard="80 86 89 90a 100 120"
 archs=()
-for arch in ${LATHE_GATE_ARCHS:-80 90a 100 120}; do
+for arch in ${LATHE_GATE_ARCHS:-$standard}; do
     grep -q "^sm_${arch%a}$" <<<"$known" && archs+=("$arch")
 done
 logs=$(mktemp -d)
