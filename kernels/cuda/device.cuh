@@ -38,7 +38,25 @@ struct bf16 {
     uint16_t bits;
 };
 
-/* For tests too, which run on the host. */
+/* Like to_float for tests too, which run on the host. */
+__host__ LT_DEVICE float float_of_bits(uint32_t bits)
+{
+    union {
+        uint32_t bits;
+        float value;
+    } u = {bits};
+    return u.value;
+}
+
+LT_DEVICE uint32_t bits_of_float(float value)
+{
+    union {
+        float value;
+        uint32_t bits;
+    } u = {value};
+    return u.bits;
+}
+
 __host__ LT_DEVICE float to_float(float x)
 {
     return x;
@@ -46,11 +64,7 @@ __host__ LT_DEVICE float to_float(float x)
 
 __host__ LT_DEVICE float to_float(bf16 x)
 {
-    union {
-        uint32_t bits;
-        float value;
-    } u = {(uint32_t)x.bits << 16};
-    return u.value;
+    return float_of_bits((uint32_t)x.bits << 16);
 }
 
 LT_DEVICE void store(float *to, float x)
@@ -63,14 +77,6 @@ LT_DEVICE void store(bf16 *to, float x)
 {
     to->bits = (uint16_t)pack_bf16(x, 0);
 }
-
-template <typename T> struct dtype_of;
-template <> struct dtype_of<float> {
-    static const lt_dtype value = LT_F32;
-};
-template <> struct dtype_of<bf16> {
-    static const lt_dtype value = LT_BF16;
-};
 
 /* --- Sums over a warp and a block, in a fixed order; every thread gets the result ------------- */
 
@@ -210,15 +216,6 @@ static inline dropout_key dropout_key_of(const lt_dropout_mask *mask)
         key.scale = (float)(1 / (1 - mask->rate));
     }
     return key;
-}
-
-/* What element `index` is multiplied by. Kernels that hold 4 neighbours draw a block once. */
-LT_DEVICE float dropout_factor(dropout_key key, uint64_t index)
-{
-    uint32_t words[4];
-    if (key.threshold == 0) return 1;
-    philox(key.seed, key.stream, index / 4, words);
-    return words[index % 4] >= key.threshold ? key.scale : 0;
 }
 
 #endif

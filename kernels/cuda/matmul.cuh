@@ -89,9 +89,8 @@ template <int DEPTH> LT_DEVICE int matmul_steps(const matmul_product &p)
 
 LT_DEVICE void unpack_bf16(float v[2], uint32_t packed)
 {
-    bf16 low = {(uint16_t)(packed & 0xffff)}, high = {(uint16_t)(packed >> 16)};
-    v[0] = to_float(low);
-    v[1] = to_float(high);
+    v[0] = float_of_bits(packed << 16);
+    v[1] = float_of_bits(packed & 0xffff0000u);
 }
 
 LT_DEVICE void load_4(float v[4], const float *from)
@@ -119,8 +118,7 @@ LT_DEVICE void store_4(float *to, const float v[4])
 /* To global memory. */
 LT_DEVICE void write_4(float *to, const float v[4])
 {
-    uint4 x = {__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]),
-               __float_as_uint(v[3])};
+    uint4 x = {bits_of_float(v[0]), bits_of_float(v[1]), bits_of_float(v[2]), bits_of_float(v[3])};
     store_16(to, x);
 }
 

@@ -100,24 +100,6 @@ template <int BYTES> LT_DEVICE void store_words(void *to, const words<BYTES> &w)
     }
 }
 
-LT_DEVICE float float_of_bits(uint32_t bits)
-{
-    union {
-        uint32_t bits;
-        float value;
-    } u = {bits};
-    return u.value;
-}
-
-LT_DEVICE uint32_t bits_of_float(float value)
-{
-    union {
-        float value;
-        uint32_t bits;
-    } u = {value};
-    return u.bits;
-}
-
 /* N neighbours as f32. N > 1: the address is a multiple of N numbers, or of 16 bytes. */
 template <int N> LT_DEVICE void load(const float *from, float (&x)[N])
 {

@@ -153,18 +153,9 @@ if mount -t tmpfs -o size=6m tmpfs disk 2>/dev/null; then
     train --output disk/out --max-steps 400 --save-steps 20 --save-total-limit 1 --eval-steps 1000 --logging-steps 20 \
         --learning-rate 1e-3 >disk.log 2>&1 &
     pid=$!
-    wait_for() {
-        local i
-        for i in $(seq 400); do
-            [ "$(grep -c "$1" disk.log)" -ge "$2" ] && return
-            kill -0 "$pid" 2>/dev/null || break
-            sleep 0.02
-        done
-        fail "'$1' was not printed $2 times: $(tail -5 disk.log)"
-    }
-    wait_for "^saved" 1
+    wait_for disk.log "^saved" 1
     head -c 8000000 /dev/zero >disk/filler 2>/dev/null || true
-    wait_for "was not saved" 1
+    wait_for disk.log "was not saved" 1
     [ "$(ls -d disk/out/checkpoint-* | wc -l)" -ge 1 ] || fail "the old checkpoint did not stay"
     "$LATHE" inspect "$(ls -d disk/out/checkpoint-* | head -1)" >/dev/null || fail "the old checkpoint is damaged"
     rm disk/filler

@@ -24,3 +24,14 @@ make_data() {
     "$LATHE" init --family gpt2 --layers 2 --hidden-size 32 --heads 2 --max-position 160 \
         --tokenizer "$LATHE_SOURCE_DIR/tests/golden/dolly" --output model >init.log || fail "init"
 }
+
+# Until the run in the background ($pid) has printed PATTERN so many times.
+wait_for() { # LOG PATTERN COUNT
+    local i
+    for i in $(seq 1000); do
+        [ "$(grep -c "$2" "$1")" -ge "$3" ] && return
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 0.02
+    done
+    fail "'$2' was not printed $3 times: $(tail -5 "$1")"
+}

@@ -1,21 +1,13 @@
 /* lt_matmul by cuBLAS: is it called rightly (layouts, strides, number types), and is what it does
  * not do (bias, residual, extra pair) done around it? cublas/cublas_emulated.cpp stands in for the
  * library. */
-#include "tests/emulator/emulated_test.h"
+#include "tests/emulator/product_case.h"
 
 #include "kernels/cuda/matmul_dispatch.cuh"
 
 extern "C" {
 int cublas_emulated_products;
 }
-
-struct parameters {
-    lt_matmul_layout layout;
-    int64_t m, n, k, k_extra;
-    bool bias, residual, in_place, accumulate, longer;
-    int64_t gap;  /* unused columns of every row */
-    int products; /* that cuBLAS is to be asked for */
-};
 
 /* The emulated backend of the test, with cuBLAS. */
 static void use_cublas(test_run *t)
@@ -27,28 +19,11 @@ static void use_cublas(test_run *t)
         TEST_FAIL(t, "%s", err.message);
 }
 
-static lt_tensor factor(test_run *t, int64_t rows, int64_t columns, bool turned, int64_t gap)
-{
-    return turned ? test_tensor(t, INPUT, t->real, {columns, rows}, gap)
-                  : test_tensor(t, INPUT, t->real, {rows, columns}, gap);
-}
-
 static void product(test_run *t)
 {
-    const parameters *p = (const parameters *)t->parameters;
-    bool a_turned = p->layout == LT_MATMUL_TN, b_turned = p->layout == LT_MATMUL_NT;
-    lt_matmul_args args = {};
+    const product_case *p = (const product_case *)t->parameters;
     if (!t->reference) use_cublas(t);
-    args.layout = p->layout;
-    args.accumulate = p->accumulate;
-    args.a = factor(t, p->m, p->k, a_turned, p->gap);
-    args.b = factor(t, p->k, p->n, b_turned, p->gap);
-    if (p->k_extra) {
-        args.a_extra = factor(t, p->m, p->k_extra, a_turned, p->gap);
-        args.b_extra = factor(t, p->k_extra, p->n, b_turned, p->gap);
-    }
-    if (p->bias) args.bias = test_tensor(t, INPUT, t->real, {p->n});
-    if (p->residual) args.residual = test_tensor(t, INPUT, t->real, {p->m, p->n}, 2 * p->gap);
+    lt_matmul_args args = product_args(t, p);
     args.c = test_tensor(t, p->accumulate || p->in_place ? INOUT : OUTPUT,
                          p->longer ? LT_F32 : t->real, {p->m, p->n}, p->gap);
     /* before cuBLAS adds, c may have been rounded twice: bias and residual, and the first product
@@ -97,7 +72,7 @@ int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
-        parameters p;
+        product_case p;
     } cases[] = {
         {"NT", {LT_MATMUL_NT, 5, 7, 9, 0, false, false, false, false, false, 0, 1}},
         {"NN", {LT_MATMUL_NN, 5, 7, 9, 0, false, false, false, false, false, 0, 1}},

@@ -20,6 +20,23 @@ static UNUSED int remove_scratch(void)
     return lt_remove_tree(scratch, NULL) == LT_OK ? 0 : 1;
 }
 
+/* For groups of tests that want both: this machine's backend and the scratch directory. */
+static lt_backend *backend UNUSED;
+
+static UNUSED int set_up_files(void **state)
+{
+    (void)state;
+    backend = make_backend(NULL);
+    return make_scratch();
+}
+
+static UNUSED int tear_down_files(void **state)
+{
+    (void)state;
+    lt_backend_free(backend);
+    return remove_scratch();
+}
+
 /* SCRATCH/name, or a file's path in it. One of four static buffers. */
 static UNUSED const char *scratch_path(const char *name, const char *file)
 {

@@ -7,8 +7,6 @@
 
 enum { ROWS = 2, LENGTH = 9 };
 
-static lt_backend *backend;
-
 static test_batch some_batch(const lt_model *model)
 {
     return random_batch(ROWS, LENGTH, model->config.vocab_size, 6);
@@ -528,20 +526,6 @@ static void test_real_adapter(void **state)
     lt_model_free(model);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    backend = make_backend(NULL);
-    return make_scratch();
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    lt_backend_free(backend);
-    return remove_scratch();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -551,5 +535,5 @@ int main(void)
         cmocka_unit_test(test_neox_rows),      cmocka_unit_test(test_spellings),
         cmocka_unit_test(test_neox_head),      cmocka_unit_test(test_saved_twice),
         cmocka_unit_test(test_inspection),     cmocka_unit_test(test_real_adapter)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up_files, tear_down_files);
 }

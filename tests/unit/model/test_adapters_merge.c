@@ -6,8 +6,6 @@
 
 enum { ROWS = 2, LENGTH = 9 };
 
-static lt_backend *backend;
-
 static test_batch some_batch(const lt_model *model)
 {
     return random_batch(ROWS, LENGTH, model->config.vocab_size, 6);
@@ -199,25 +197,11 @@ static void test_refusals(void **state)
     lt_model_free(model);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    backend = make_backend(NULL);
-    return make_scratch();
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    lt_backend_free(backend);
-    return remove_scratch();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_module), cmocka_unit_test(test_golden_adapters),
         cmocka_unit_test(test_saved_modules), cmocka_unit_test(test_untie),
         cmocka_unit_test(test_refusals)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up_files, tear_down_files);
 }

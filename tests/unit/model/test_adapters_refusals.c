@@ -6,8 +6,6 @@
 
 enum { ROWS = 2, LENGTH = 9 };
 
-static lt_backend *backend;
-
 /* --- The model, before and after -------------------------------------------------------------- */
 
 typedef struct snapshot {
@@ -479,20 +477,6 @@ static void test_batches(void **state)
     }
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    backend = make_backend(NULL);
-    return make_scratch();
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    lt_backend_free(backend);
-    return remove_scratch();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -501,5 +485,5 @@ int main(void)
         cmocka_unit_test(test_wrong_tensors), cmocka_unit_test(test_broken_files),
         cmocka_unit_test(test_restore),       cmocka_unit_test(test_wrong_configurations),
         cmocka_unit_test(test_harmless_keys), cmocka_unit_test(test_batches)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up_files, tear_down_files);
 }

@@ -6,8 +6,6 @@
 #include "model/formats/numbers.h"
 #include "model/formats/weight_files.h"
 
-static lt_backend *backend;
-
 /* --- There and back ----------------------------------------------------------------------------
  */
 
@@ -424,13 +422,6 @@ static int set_up(void **state)
     return make_scratch();
 }
 
-static int tear_down(void **state)
-{
-    (void)state;
-    lt_backend_free(backend);
-    return remove_scratch();
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -447,5 +438,5 @@ int main(void)
         cmocka_unit_test(test_wrong_directories),
         cmocka_unit_test(test_resolve),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, tear_down_files);
 }
