@@ -1,0 +1,62 @@
+/* Log-likelihoods of many texts: the primitives of lm-evaluation-harness over a model, batched by
+ * length.
+ *
+ * log p(continuation | context) is taken as lm_eval/api/model.py does: white space at the context's
+ * end belongs to the continuation; ids are those of the whole text, cut where the context's ids
+ * end; without a context the BOS (else EOS) token stands in front; too long a text loses its
+ * beginning, which is counted. */
+#ifndef LT_TRAIN_EVALUATION_SCORER_H
+#define LT_TRAIN_EVALUATION_SCORER_H
+
+#include <signal.h>
+
+#include "train/assistant.h"
+
+typedef struct lt_score_request {
+    const char *context;      /* may be "" */
+    const char *continuation; /* not empty, but in rolling ones */
+    bool rolling; /* the continuation is a whole text, read in windows in which each token is
+                     predicted once (lm_eval/utils.py, get_rolling_token_windows and
+                     make_disjoint_window) */
+} lt_score_request;
+
+/* Ids instead, for what is tokenised elsewhere: the tokens with mask 1 are scored. */
+typedef struct lt_score_ids {
+    const int32_t *tokens;
+    const uint8_t *mask;
+    int64_t count;
+} lt_score_ids;
+
+typedef struct lt_score {
+    double log_likelihood; /* natural logarithm, summed */
+    int64_t tokens;        /* scored */
+    int64_t correct;       /* of them, argmax */
+    int64_t cut;           /* tokens lost at the beginning */
+} lt_score;                /* is_greedy: correct == tokens */
+
+typedef struct lt_scorer lt_scorer;
+
+typedef struct lt_scorer_settings {
+    int64_t batch_size; /* rows of a batch; 0: chosen from the lengths */
+    int64_t max_length; /* tokens the model sees; 0: its max_position_embeddings, less the adapter's
+                           virtual tokens */
+    const volatile sig_atomic_t *cancelled; /* may be NULL */
+} lt_scorer_settings;
+
+/* Uses the assistant's model with its active adapter. The assistant outlives it. */
+lt_status lt_scorer_create(const lt_assistant *assistant, const lt_scorer_settings *settings,
+                           lt_scorer **out, lt_err *err);
+void lt_scorer_free(lt_scorer *scorer);
+
+/* Request `index` is done. Requests end in an order of the scorer's choosing. */
+typedef lt_status (*lt_on_score)(void *context, int64_t index, const lt_score *score, lt_err *err);
+
+/* A batch holds requests of about one length, long ones first. LT_ERR_INTERRUPTED between batches
+ * when cancelled. The result of a request does not depend on `batch_size` or its neighbours beyond
+ * rounding. */
+lt_status lt_scorer_run(lt_scorer *scorer, const lt_score_request *requests, int64_t count,
+                        lt_on_score on_score, void *context, lt_err *err);
+lt_status lt_scorer_run_ids(lt_scorer *scorer, const lt_score_ids *requests, int64_t count,
+                            lt_on_score on_score, void *context, lt_err *err);
+
+#endif
