@@ -59,6 +59,7 @@ typedef struct lt_metric_facts {
     int width; /* numbers in a sample's value */
     bool higher_is_better;
     bool percent; /* shown times 100 on the console: shares */
+    bool neutral; /* more is not better, only more: LENGTH. `higher_is_better` is true. */
 } lt_metric_facts;
 
 const lt_metric_facts *lt_metric_of(lt_metric metric);
@@ -109,7 +110,8 @@ double lt_aggregate(const lt_metric_samples *samples); /* NaN without samples */
 /* MEAN: sample standard deviation / sqrt(n), as lm-eval. EXP_MINUS_MEAN and BLEU: the standard
  * deviation over `resamples` bootstrap resamples drawn as lm-eval's bootstrap_stderr does (chunks
  * of 1000, chunk i seeded with i). The others: of our own bootstrap with the same draws. NaN below
- * two samples. */
+ * two samples, with 0 resamples, or when one of them has no defined value. A value that is not
+ * finite is LT_ERR_NUMERIC. */
 lt_status lt_aggregate_stderr(const lt_metric_samples *samples, int64_t resamples, double *out,
                               lt_err *err);
 
@@ -125,5 +127,10 @@ typedef struct lt_paired_result {
 lt_status lt_paired_bootstrap(const lt_metric_samples *a, const lt_metric_samples *b,
                               bool higher_is_better, int64_t resamples, uint64_t seed,
                               lt_paired_result *out, lt_err *err);
+
+/* What item `index` gained from a to b, each aggregated alone: above 0 is better, 0 is equal or not
+ * to be told (no tokens). */
+double lt_sample_gain(const lt_metric_samples *a, const lt_metric_samples *b, int64_t index,
+                      bool higher_is_better);
 
 #endif

@@ -27,8 +27,11 @@ typedef struct lt_task_results {
     int64_t cut_documents; /* did not fit the context whole */
 } lt_task_results;
 
-/* Takes references of `samples`. Every metric over all documents, then by category where documents
- * have one. */
+/* Takes references of `samples`, in any order. Every metric over all documents, then by category
+ * where documents have one; rows only of what samples have. A sample that does not fit the task, a
+ * value that its "metrics" list but that is missing or no number, two samples of one document and
+ * filter are LT_ERR_FORMAT. `resamples` is lm-eval's bootstrap_iters: 0 leaves out standard errors
+ * that need a bootstrap, BLEU takes at most 100 of them, as there, and ratios at most 1000. */
 lt_status lt_results_make(const lt_task *task, json_t *const *samples, int64_t count,
                           int64_t resamples, lt_task_results *out, lt_err *err);
 void lt_results_free_task(lt_task_results *results);
@@ -40,7 +43,7 @@ typedef struct lt_comparison_row {
 } lt_comparison_row;
 
 /* Two models on one task. `worst`, `best`: documents where the second lost and gained most on the
- * task's first metric. */
+ * task's first metric; numbers of documents. */
 typedef struct lt_task_comparison {
     const lt_task_results *a, *b; /* borrowed */
     lt_comparison_row *rows;      /* owned */
@@ -49,11 +52,13 @@ typedef struct lt_task_comparison {
     int worst_count, best_count;
 } lt_task_comparison;
 
+/* LT_ERR_USAGE when the two are not of the same task, documents and metrics. */
 lt_status lt_results_compare(const lt_task_results *a, const lt_task_results *b, int64_t resamples,
                              uint64_t seed, lt_task_comparison *out, lt_err *err);
 void lt_comparison_free(lt_task_comparison *comparison);
 
-/* Facts of the run for files and page. Strings borrowed; may be NULL. */
+/* Facts of the run for files and page. Strings borrowed; may be NULL. `date`:
+ * "2026-05-01T10:20:30.5", UTC; with a comparison, `model` is a and `compared_model` b. */
 typedef struct lt_evaluation_facts {
     const char *model, *adapter, *compared_model, *compared_adapter, *date, *device, *dtype;
     int64_t batch_size, limit, max_length;
@@ -69,8 +74,10 @@ lt_status lt_comparison_table(const lt_task_comparison *comparisons, int64_t cou
                               lt_err *err);
 /* results_*.json of lm-evaluation-harness: results {task: {"alias", "acc,none",
  * "acc_stderr,none"}}, configs, versions, n-shot, higher_is_better, n-samples, config, date,
- * max_length, eot_token_id, model_name. Categories are groups "task/category". Caller owns a
- * reference. */
+ * max_length, eot_token, model_name. A category is a subtask "task/category" of its task. A
+ * comparison adds "compared" (the results of b, in the same shape) and "comparison". Numbers that
+ * are not finite are literals of base/json.h: write it with lt_json_dump. Two tasks of one name are
+ * LT_ERR_USAGE. Caller owns a reference. */
 lt_status lt_results_to_json(const lt_task_results *results, int64_t count,
                              const lt_task_comparison *comparisons,
                              const lt_evaluation_facts *facts, json_t **out, lt_err *err);

@@ -1,8 +1,8 @@
-/* The report's style sheet and its one small script (a cross-hair with the values under it). The
- * page is complete without the script. */
+/* The style sheet of all pages, and the one small script of the training report (a cross-hair with
+ * the values under it). The page is complete without the script. */
 #include "train/monitor/report_page.h"
 
-const char lt_report_css[] =
+const char lt_page_css[] =
     ":root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1a1d23;--soft:#5b6472;"
     "--line:#e3e6eb;--grid:#eceef2;--main:#2563eb;--raw:#a9c1f5;--eval:#d9580d;--good:#15803d;"
     "--bad:#b91c1c;--warn:#a16207;--tint:#f1f3f7}\n"

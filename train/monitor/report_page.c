@@ -10,88 +10,7 @@
 
 enum { EARLIER_ANSWERS = 4 }; /* evaluations whose answers stay in the page, besides the last */
 
-/* --- Writing ---------------------------------------------------------------------------------- */
-
-void lt_page_raw(lt_page *page, const char *html)
-{
-    if (page->status == LT_OK) page->status = lt_buffer_append_text(page->out, html, page->err);
-}
-
-void lt_page_printf(lt_page *page, const char *format, ...)
-{
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    lt_page_raw(page, text);
-}
-
-static const char *escaped(unsigned char c)
-{
-    switch (c) {
-    case '&':
-        return "&amp;";
-    case '<':
-        return "&lt;";
-    case '>':
-        return "&gt;";
-    case '"':
-        return "&quot;";
-    case '\'':
-        return "&#39;";
-    default: /* control characters are not allowed in HTML at all */
-        return c < 0x20 && c != '\n' && c != '\t' ? "\xEF\xBF\xBD" : NULL;
-    }
-}
-
-void lt_page_text(lt_page *page, const char *text)
-{
-    const char *from = text;
-    for (const char *at = text; *at && page->status == LT_OK; at++) {
-        const char *instead = escaped((unsigned char)*at);
-        if (!instead) continue;
-        page->status = lt_buffer_append(page->out, from, (size_t)(at - from), page->err);
-        lt_page_raw(page, instead);
-        from = at + 1;
-    }
-    lt_page_raw(page, from);
-}
-
 /* --- Head ------------------------------------------------------------------------------------- */
-
-static void format_duration(double seconds, char *out, size_t size)
-{
-    if (!(seconds >= 0)) seconds = 0;
-    if (seconds < 60) {
-        snprintf(out, size, "%.1fs", seconds);
-        return;
-    }
-    long long whole = (long long)(seconds + 0.5);
-    long long hours = whole / 3600, minutes = whole / 60 % 60;
-    if (hours > 0)
-        snprintf(out, size, "%lldh %02lldm", hours, minutes);
-    else
-        snprintf(out, size, "%lldm %02llds", minutes, whole % 60);
-}
-
-/* Whole numbers with thin spaces between thousands. */
-static void format_count(double value, char *out, size_t size)
-{
-    char digits[32];
-    if (!isfinite(value)) {
-        snprintf(out, size, "?");
-        return;
-    }
-    snprintf(digits, sizeof digits, "%.0f", value);
-    size_t length = strlen(digits), at = 0;
-    for (size_t i = 0; i < length && at + 8 < size; i++) {
-        if (i > 0 && (length - i) % 3 == 0 && length > 4)
-            at += (size_t)snprintf(out + at, size - at, "&#8239;");
-        out[at++] = digits[i];
-    }
-    out[at] = '\0';
-}
 
 static bool is_true(const json_t *event, const char *key)
 {
@@ -117,26 +36,12 @@ static void write_state(lt_page *page, const lt_report_data *data)
     lt_page_printf(page, "<span class=\"pill %s\">%s</span>", style, word);
 }
 
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash && slash[1] ? slash + 1 : path;
-}
-
-/* "2026-05-01T10:20:30Z" as "2026-05-01 10:20 UTC". */
-static void write_time(lt_page *page, const char *time)
-{
-    char text[32] = "";
-    if (strlen(time) == 20) snprintf(text, sizeof text, "%.10s %.5s UTC", time, time + 11);
-    lt_page_text(page, text);
-}
-
 static void write_header(lt_page *page, const lt_report_data *data)
 {
     const char *output = lt_logged_text(data->start, "output");
     const json_t *latest = data->end ? data->end : data->last_step ? data->last_step : data->start;
     lt_page_raw(page, "<p class=\"kicker\">Lathe training report</p><h1>");
-    lt_page_text(page, *output ? last_part(output) : "Training");
+    lt_page_text(page, *output ? lt_last_part(output) : "Training");
     lt_page_raw(page, "</h1><p class=\"sub\">");
     write_state(page, data);
     lt_page_raw(page, "from <b>");
@@ -144,15 +49,8 @@ static void write_header(lt_page *page, const lt_report_data *data)
     lt_page_raw(page, "</b> to <b>");
     lt_page_text(page, output);
     lt_page_raw(page, "</b> &middot; ");
-    write_time(page, lt_logged_text(latest, "time"));
+    lt_page_time(page, lt_logged_text(latest, "time"));
     lt_page_raw(page, "</p>\n");
-}
-
-/* `value` is made here, never text from outside. */
-static void write_tile(lt_page *page, const char *value, const char *label, const char *detail)
-{
-    lt_page_printf(page, "<div class=\"tile\"><b>%s</b><span>%s</span><span>%s</span></div>\n",
-                   value, label, detail);
 }
 
 static void write_loss_tiles(lt_page *page, const lt_report_data *data)
@@ -162,14 +60,14 @@ static void write_loss_tiles(lt_page *page, const lt_report_data *data)
         lt_format_value(LT_VALUE_PLAIN, lt_logged_number(data->best_eval, "eval_loss"), value,
                         sizeof value);
         snprintf(detail, sizeof detail, "at step %.0f", lt_logged_number(data->best_eval, "step"));
-        write_tile(page, value, "best held-out loss", detail);
+        lt_page_tile(page, value, "best held-out loss", detail);
     }
     if (data->last_eval) {
         lt_format_value(LT_VALUE_PLAIN, lt_logged_number(data->last_eval, "eval_loss"), value,
                         sizeof value);
         snprintf(detail, sizeof detail, "perplexity %.4g",
                  lt_logged_number(data->last_eval, "eval_perplexity"));
-        write_tile(page, value, data->end ? "final held-out loss" : "last held-out loss", detail);
+        lt_page_tile(page, value, data->end ? "final held-out loss" : "last held-out loss", detail);
     }
     if (!data->last_step) return;
     const json_t *from = data->end ? data->end : data->last_step;
@@ -177,7 +75,7 @@ static void write_loss_tiles(lt_page *page, const lt_report_data *data)
                     value, sizeof value);
     snprintf(detail, sizeof detail, "next token right: %.1f %%",
              100 * lt_logged_number(data->last_step, "mean_token_accuracy"));
-    write_tile(page, value, "training loss", detail);
+    lt_page_tile(page, value, "training loss", detail);
 }
 
 static void write_progress_tiles(lt_page *page, const lt_report_data *data)
@@ -185,8 +83,8 @@ static void write_progress_tiles(lt_page *page, const lt_report_data *data)
     char value[64], detail[160], count[64];
     double done = data->last_step ? lt_logged_number(data->last_step, "step") : 0;
     double total = lt_logged_number(data->start, "total_steps");
-    format_count(done, value, sizeof value);
-    format_count(total, count, sizeof count);
+    lt_format_count(done, value, sizeof value);
+    lt_format_count(total, count, sizeof count);
     double skipped = data->last_step ? lt_logged_number(data->last_step, "skipped_steps") : 0;
     int length = snprintf(detail, sizeof detail, "of %s", count);
     if (data->last_step)
@@ -194,18 +92,18 @@ static void write_progress_tiles(lt_page *page, const lt_report_data *data)
                            lt_logged_number(data->last_step, "epoch"));
     if (skipped > 0)
         snprintf(detail + length, sizeof detail - (size_t)length, ", %.0f skipped", skipped);
-    write_tile(page, value, "steps", detail);
+    lt_page_tile(page, value, "steps", detail);
     if (data->step_seconds > 0) {
-        format_count(data->step_tokens / data->step_seconds, value, sizeof value);
-        format_count(lt_logged_number(data->last_step, "num_input_tokens_seen"), count,
-                     sizeof count);
+        lt_format_count(data->step_tokens / data->step_seconds, value, sizeof value);
+        lt_format_count(lt_logged_number(data->last_step, "num_input_tokens_seen"), count,
+                        sizeof count);
         snprintf(detail, sizeof detail, "%s in all", count);
-        write_tile(page, value, "tokens per second", detail);
+        lt_page_tile(page, value, "tokens per second", detail);
     }
-    format_duration(data->seconds, value, sizeof value);
+    lt_format_duration(data->seconds, value, sizeof value);
     snprintf(detail, sizeof detail, "%zu run%s", data->resumes.count + 1,
              data->resumes.count ? "s, resumed" : "");
-    write_tile(page, value, "wall time", detail);
+    lt_page_tile(page, value, "wall time", detail);
 }
 
 /* --- Charts ----------------------------------------------------------------------------------- */
@@ -437,13 +335,8 @@ static void write_settings(lt_page *page, const lt_report_data *data)
 lt_status lt_report_render(const lt_report_data *data, lt_buffer *out, lt_err *err)
 {
     lt_page page = {out, LT_OK, err};
-    lt_page_raw(&page,
-                "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-                "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>");
-    lt_page_text(&page, last_part(lt_logged_text(data->start, "output")));
-    lt_page_raw(&page, " - Lathe training report</title>\n<style>\n");
-    lt_page_raw(&page, lt_report_css);
-    lt_page_raw(&page, "</style></head>\n<body><main>\n");
+    lt_page_begin(&page, lt_last_part(lt_logged_text(data->start, "output")),
+                  "Lathe training report", "");
     write_header(&page, data);
     lt_page_raw(&page, "<div class=\"tiles\">\n");
     write_loss_tiles(&page, data);

@@ -1,26 +1,11 @@
-/* Writing report.html: a page under construction, its charts, its sections. */
+/* Writing the report of a training run: its charts, its sections. */
 #ifndef LT_TRAIN_MONITOR_REPORT_PAGE_H
 #define LT_TRAIN_MONITOR_REPORT_PAGE_H
 
 #include <stdbool.h>
 
-#include "base/buffer.h"
-#include "base/status.h"
+#include "train/monitor/page.h"
 #include "train/monitor/report_data.h"
-
-/* HTML on its way. The first failure stays; what is written after it is ignored, so that the code
- * that lays out the page reads like the page. */
-typedef struct lt_page {
-    lt_buffer *out;
-    lt_status status;
-    lt_err *err;
-} lt_page;
-
-void lt_page_raw(lt_page *page, const char *html);
-/* Text from outside: every character that means something to HTML is escaped. */
-void lt_page_text(lt_page *page, const char *text);
-/* Only for constant formats and numbers: nothing is escaped. */
-void lt_page_printf(lt_page *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* --- Charts (report_chart.c) --- */
 
@@ -61,6 +46,6 @@ void lt_format_value(lt_value_style style, double value, char *out, size_t size)
 /* The whole document. */
 lt_status lt_report_render(const lt_report_data *data, lt_buffer *out, lt_err *err);
 
-extern const char lt_report_css[], lt_report_script[]; /* report_assets.c */
+extern const char lt_report_script[]; /* report_assets.c */
 
 #endif
