@@ -85,55 +85,13 @@ const lt_columns *lt_record_reader_columns(const lt_record_reader *reader)
     return &reader->columns;
 }
 
-/* Length of the UTF-8 sequence at `text`, 0 when it is none. */
-static size_t sequence_length(const unsigned char *text, size_t size)
-{
-    unsigned char lead = text[0];
-    size_t length = lead < 0x80   ? 1
-                    : lead < 0xC2 ? 0
-                    : lead < 0xE0 ? 2
-                    : lead < 0xF0 ? 3
-                    : lead < 0xF5 ? 4
-                                  : 0;
-    if (length == 0 || length > size) return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((text[i] & 0xC0) != 0x80) return 0;
-    if (lead == 0xE0 && text[1] < 0xA0) return 0; /* overlong */
-    if (lead == 0xED && text[1] > 0x9F) return 0; /* surrogate */
-    if (lead == 0xF0 && text[1] < 0x90) return 0; /* overlong */
-    if (lead == 0xF4 && text[1] > 0x8F) return 0; /* beyond U+10FFFF */
-    return length;
-}
-
-/* LT_ERR_FORMAT naming the line when `text`, which begins at `line`, is not UTF-8 or has a NUL. */
-static lt_status check_text(const char *path, int64_t line, const lt_buffer *text, lt_err *err)
-{
-    const unsigned char *data = (const unsigned char *)text->data;
-    size_t line_begin = 0;
-    for (size_t at = 0; at < text->size;) {
-        size_t length = sequence_length(data + at, text->size - at);
-        if (length == 0 || data[at] == 0)
-            return lt_fail(err, LT_ERR_FORMAT,
-                           "%s:%lld: %s at byte %zu of the line (0x%02x); the file must be UTF-8 "
-                           "text: convert it, for example with iconv",
-                           path, (long long)line, length ? "a NUL" : "invalid UTF-8",
-                           at - line_begin + 1, data[at]);
-        if (data[at] == '\n') {
-            line++;
-            line_begin = at + 1;
-        }
-        at += length;
-    }
-    return LT_OK;
-}
-
 static lt_status read_whole_file(lt_record_reader *reader, lt_record *out, bool *more, lt_err *err)
 {
     *more = !reader->ended;
     if (reader->ended) return LT_OK;
     reader->ended = true;
     LT_TRY(lt_record_stream_read_all(reader->stream, &reader->text, err));
-    LT_TRY(check_text(reader->path, 1, &reader->text, err));
+    LT_TRY(lt_check_record_text(reader->path, 1, &reader->text, err));
     json_t *json = json_object();
     json_t *text = json_stringn_nocheck(lt_buffer_text(&reader->text), reader->text.size);
     lt_buffer_free(&reader->text);
@@ -155,7 +113,8 @@ static lt_status read_record(lt_record_reader *reader, int64_t line, lt_record *
     snprintf(where, sizeof where, "%s:%lld", reader->path, (long long)line);
     lt_status status =
         lt_json_parse(lt_buffer_text(&reader->text), reader->text.size, where, &json, err);
-    if (status == LT_ERR_FORMAT) LT_TRY(check_text(reader->path, line, &reader->text, err));
+    if (status == LT_ERR_FORMAT)
+        LT_TRY(lt_check_record_text(reader->path, line, &reader->text, err));
     if (status != LT_OK) return status;
     lt_field_source source = {.json = json,
                               .where = where,

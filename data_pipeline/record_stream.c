@@ -342,3 +342,46 @@ lt_status lt_record_stream_read_all(lt_record_stream *s, lt_buffer *text, lt_err
         LT_TRY(take(s, s->plain_size - s->plain_at, max_text, text, err));
     }
 }
+
+/* --- UTF-8 --- */
+
+/* Length of the UTF-8 sequence at `text`, 0 when it is none. */
+static size_t sequence_length(const unsigned char *text, size_t size)
+{
+    unsigned char lead = text[0];
+    size_t length = lead < 0x80   ? 1
+                    : lead < 0xC2 ? 0
+                    : lead < 0xE0 ? 2
+                    : lead < 0xF0 ? 3
+                    : lead < 0xF5 ? 4
+                                  : 0;
+    if (length == 0 || length > size) return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((text[i] & 0xC0) != 0x80) return 0;
+    if (lead == 0xE0 && text[1] < 0xA0) return 0; /* overlong */
+    if (lead == 0xED && text[1] > 0x9F) return 0; /* surrogate */
+    if (lead == 0xF0 && text[1] < 0x90) return 0; /* overlong */
+    if (lead == 0xF4 && text[1] > 0x8F) return 0; /* beyond U+10FFFF */
+    return length;
+}
+
+lt_status lt_check_record_text(const char *path, int64_t line, const lt_buffer *text, lt_err *err)
+{
+    const unsigned char *data = (const unsigned char *)text->data;
+    size_t line_begin = 0;
+    for (size_t at = 0; at < text->size;) {
+        size_t length = sequence_length(data + at, text->size - at);
+        if (length == 0 || data[at] == 0)
+            return lt_fail(err, LT_ERR_FORMAT,
+                           "%s:%lld: %s at byte %zu of the line (0x%02x); the file must be UTF-8 "
+                           "text: convert it, for example with iconv",
+                           path, (long long)line, length ? "a NUL" : "invalid UTF-8",
+                           at - line_begin + 1, data[at]);
+        if (data[at] == '\n') {
+            line++;
+            line_begin = at + 1;
+        }
+        at += length;
+    }
+    return LT_OK;
+}

@@ -22,4 +22,7 @@ lt_status lt_record_stream_next(lt_record_stream *stream, lt_buffer *text, int64
 /* Replaces *text by all of the file, without a byte-order mark. */
 lt_status lt_record_stream_read_all(lt_record_stream *stream, lt_buffer *text, lt_err *err);
 
+/* LT_ERR_FORMAT naming the line when `text`, which begins at `line`, is not UTF-8 or has a NUL. */
+lt_status lt_check_record_text(const char *path, int64_t line, const lt_buffer *text, lt_err *err);
+
 #endif

@@ -33,8 +33,9 @@ typedef struct lt_task_doc {
     json_t *source;      /* the record as it was read; owned. NULL: whole text files */
     char where[256];     /* "tasks/arc.jsonl:17" */
     char *category;      /* results are also given by it; owned, or NULL */
-    lt_task_pair *pairs; /* MULTIPLE_CHOICE: [choice_count], one for each choice; LOGLIKELIHOOD:
-                            [1]; ROLLING: [1], the text as its continuation */
+    lt_task_pair *pairs; /* MULTIPLE_CHOICE: [choice_count], one for each choice, which may share
+                            the context of the first; LOGLIKELIHOOD: [1]; ROLLING: [1], the text as
+                            its continuation */
     char **choices;      /* MULTIPLE_CHOICE: [choice_count], as acc_norm measures their lengths */
     size_t choice_count;
     int64_t *gold; /* right choices; the first one is the target */
@@ -80,6 +81,8 @@ typedef struct lt_task {
     size_t stop_text_count;
     int64_t max_new_tokens; /* GENERATE */
     int64_t num_fewshot;
+    char *fewshot_path; /* where examples come from; NULL: the file itself */
+    bool fewshot_first; /* the first ones, not drawn ones */
     char hash[33]; /* XXH3-128 of everything that is asked: samples of another hash are of another
                       task */
 } lt_task;
@@ -95,10 +98,10 @@ typedef struct lt_task_settings {
     int64_t max_new_tokens; /* 0: the task's own */
 } lt_task_settings;
 
-/* "FILE.jsonl" or "FORMAT=FILE.jsonl" (also .gz, .zst). A line of the wrong shape, gold out of
- * range,
- * ... is LT_ERR_FORMAT naming file and line; a format that can not be told is LT_ERR_USAGE with the
- * formats there are. */
+/* "FILE.jsonl" or "FORMAT=FILE.jsonl" (also .gz, .zst, one JSON array). A line of the wrong shape,
+ * gold out of range, ... is LT_ERR_FORMAT naming file and line; a format that can not be told is
+ * LT_ERR_USAGE with the formats there are, as is a file with too few examples. Tasks that lm-eval
+ * asks without examples only (TruthfulQA, perplexities) ignore `num_fewshot` as it does. */
 lt_status lt_task_load(const char *word, const lt_task_settings *settings, lt_task *out,
                        lt_err *err);
 /* The rolling perplexity of one plain-text file. */
