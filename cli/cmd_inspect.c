@@ -6,6 +6,8 @@
 #include "cli/cli.h"
 #include "model/adapter.h"
 #include "data_pipeline/data_pipeline.h"
+#include "model/formats/gguf.h"
+#include "model/gguf_model.h"
 #include "model/model.h"
 #include "train/train.h"
 
@@ -17,7 +19,7 @@ typedef struct settings {
 
 static const lt_option options[] = {
     {"path", LT_OPTION_LIST, offsetof(settings, paths), .metavar = "PATH",
-     .help = "Model directory, safetensors file, dataset or checkpoint."},
+     .help = "Model directory, safetensors or GGUF file, dataset or checkpoint."},
     {"stats", LT_OPTION_FLAG, offsetof(settings, stats),
      .help = "Show the smallest, largest and mean value of each tensor of a model."},
     {"samples", LT_OPTION_INT, offsetof(settings, samples), .default_text = "3", .min = 0,
@@ -27,10 +29,11 @@ static const lt_option options[] = {
 static const lt_option_table table = {
     .command = "lathe inspect",
     .synopsis = "lathe inspect PATH [OPTIONS]",
-    .description = "Shows what is in a model directory, a safetensors file, a dataset (.h5) or a "
-                   "checkpoint directory.\n\n"
-                   "  lathe inspect out/final\n"
-                   "  lathe inspect data.h5 --samples 5",
+    .description =
+        "Shows what is in a model directory, a safetensors or GGUF file, a dataset (.h5) "
+        "or a checkpoint directory.\n\n"
+        "  lathe inspect out/final\n"
+        "  lathe inspect data.h5 --samples 5",
     .options = options,
     .count = sizeof options / sizeof options[0],
     .positional = &options[0]};
@@ -73,6 +76,7 @@ static lt_status inspect(const char *path, const settings *s, lt_err *err)
     if (lt_path_exists(path)) {
         if (is_hdf5(path) || ends_with(path, ".h5") || ends_with(path, ".hdf5"))
             return lt_inspect_dataset(path, s->samples, stdout, err);
+        if (lt_is_gguf_file(path)) return lt_inspect_gguf(path, s->stats, stdout, err);
         return lt_inspect_safetensors(path, s->stats, stdout, err);
     }
     lt_buffer directory = {0};

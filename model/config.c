@@ -11,6 +11,8 @@
 #include "model/config.h"
 #include "model/adapter.h"
 #include "model/families/families.h"
+#include "model/formats/gguf.h"
+#include "model/gguf_model.h"
 
 enum {
     MAX_LAYERS = 1024,
@@ -494,6 +496,7 @@ static lt_status refuse_adapter(const char *directory, lt_err *err)
 lt_status lt_model_config_load(const char *directory, lt_model_config *out, lt_err *err)
 {
     memset(out, 0, sizeof *out);
+    if (lt_is_gguf_file(directory)) return lt_gguf_config_load(directory, out, err);
     lt_status status;
     lt_buffer path = {0};
     json_t *json = NULL;

@@ -13,4 +13,8 @@ const char *lt_activation_config_name(lt_activation activation);
 lt_status lt_config_read_token_ids(const json_t *object, const char *where, lt_model_config *out,
                                    lt_err *err);
 
+/* A setting as config.json has it. (model/presets.c) */
+struct lt_config_key;
+json_t *lt_config_key_json(const lt_model_config *config, const struct lt_config_key *key);
+
 #endif

@@ -224,17 +224,26 @@ lt_status lt_workspace_move_loss(lt_workspace *ws, lt_tensor totals, lt_err *err
     return lt_zero(ws->backend, &(lt_zero_args){.y = ws->totals}, err);
 }
 
+static double host_loss_at(const lt_workspace *ws, int64_t i)
+{
+    if (ws->backend->statistics == LT_F64) return ((const double *)ws->host_loss)[i];
+    return (double)((const float *)ws->host_loss)[i];
+}
+
+static lt_status download_losses(const lt_workspace *ws, int64_t count, lt_err *err)
+{
+    size_t size = lt_dtype_size(ws->backend->statistics);
+    return ws->backend->download(ws->backend, ws->host_loss, ws->loss.data, (size_t)count * size,
+                                 err);
+}
+
 /* The loss of each listed target, where it stands in the batch. */
 static lt_status take_token_losses(const batch_pass *b, const lt_workspace *ws, int64_t count,
                                    double *token_loss, lt_err *err)
 {
-    const lt_backend *backend = ws->backend;
-    size_t size = lt_dtype_size(backend->statistics);
-    LT_TRY(backend->download(backend, ws->host_loss, ws->loss.data, (size_t)count * size, err));
+    LT_TRY(download_losses(ws, count, err));
     for (int64_t i = 0; i < count; i++)
-        token_loss[ws->host_index[i] - b->pass.virtual_tokens] =
-            backend->statistics == LT_F64 ? ((const double *)ws->host_loss)[i]
-                                          : (double)((const float *)ws->host_loss)[i];
+        token_loss[ws->host_index[i] - b->pass.virtual_tokens] = host_loss_at(ws, i);
     return LT_OK;
 }
 
@@ -289,6 +298,53 @@ lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, cons
     LT_TRY(lt_head_loss(&b.pass, count, false, err));
     if (token_loss) LT_TRY(take_token_losses(&b, workspace, count, token_loss, err));
     return lt_workspace_take_loss(workspace, loss, err);
+}
+
+static lt_status list_wanted(const lt_pass *pass, lt_workspace *ws, const lt_batch *batch,
+                             const lt_targets *targets, lt_err *err)
+{
+    if (targets->count > ws->batch_tokens)
+        return lt_fail(err, LT_ERR_LIMIT, "%lld targets do not fit a workspace for %lld tokens",
+                       (long long)targets->count, (long long)ws->batch_tokens);
+    for (int64_t i = 0; i < targets->count; i++) {
+        int32_t place = targets->places[i], id = targets->ids[i];
+        if (place < 0 || place >= batch->rows * batch->length)
+            return lt_fail(err, LT_ERR_USAGE, "target %lld is at place %d, outside the batch",
+                           (long long)i, place);
+        if (id < 0 || id >= ws->config->vocab_size)
+            return lt_fail(err, LT_ERR_USAGE,
+                           "target %lld: token id %d is outside the model's vocabulary of %lld",
+                           (long long)i, id, (long long)ws->config->vocab_size);
+        ws->host_index[i] = (int32_t)(pass->virtual_tokens + place);
+        ws->host_targets[i] = id;
+    }
+    return LT_OK;
+}
+
+lt_status lt_model_score(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
+                         const lt_targets *targets, double *log_probability, uint8_t *is_likeliest,
+                         lt_err *err)
+{
+    batch_pass b;
+    lt_loss loss = {0};
+    int64_t count = targets->count;
+    int32_t *likeliest = workspace->host_positions; /* staging: the batch's are on the device */
+    LT_TRY(begin(model, workspace, batch, &b, err));
+    LT_TRY(list_wanted(&b.pass, workspace, batch, targets, err));
+    if (count == 0) return LT_OK;
+    b.head_span.count = count; /* there may be more targets than tokens */
+    LT_TRY(lt_stack_forward(&b.pass, err));
+    LT_TRY(lt_head_choose(workspace, count, err));
+    LT_TRY(lt_head_gather(&b.pass, count, err));
+    LT_TRY(lt_head_loss(&b.pass, count, false, err));
+    LT_TRY(download_losses(workspace, count, err));
+    LT_TRY(model->backend->download(model->backend, likeliest, workspace->correct.data,
+                                    (size_t)count * sizeof *likeliest, err));
+    for (int64_t i = 0; i < count; i++) {
+        log_probability[i] = -host_loss_at(workspace, i);
+        is_likeliest[i] = likeliest[i] != 0;
+    }
+    return lt_workspace_take_loss(workspace, &loss, err); /* the sum is not of interest */
 }
 
 typedef struct logits_sink {

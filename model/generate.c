@@ -188,6 +188,10 @@ lt_status lt_model_generate(const lt_model *model, const lt_ids *prompts, int64_
     for (;;) {
         LT_TRY_GOTO(status, assign(&g, &any, err), done);
         if (!any) break;
+        if (settings->cancelled && *settings->cancelled) {
+            status = lt_fail(err, LT_ERR_INTERRUPTED, "interrupted");
+            goto done;
+        }
         LT_TRY_GOTO(status, step(&g, err), done);
     }
 done:

@@ -1,4 +1,6 @@
 /* What is in a model directory or a safetensors file, for people to read. */
+#include "model/inspect.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -57,7 +59,7 @@ static lt_status print_stats(const lt_safetensors *file, const lt_safetensors_en
 }
 
 /* Names come from a file: what could steer a terminal is shown as '?'. */
-static void print_name(const char *name, int width, FILE *out)
+void lt_print_name(const char *name, int width, FILE *out)
 {
     int printed = 0;
     for (const char *c = name; *c; c++, printed++)
@@ -73,7 +75,7 @@ static lt_status print_tensors(const lt_safetensors *file, int name_width, bool 
         char shape[200];
         lt_shape_text(entry->ndim, entry->shape, shape, sizeof shape);
         fputs("  ", out);
-        print_name(entry->name, name_width, out);
+        lt_print_name(entry->name, name_width, out);
         fprintf(out, "  %-5s %-16s %12zu", entry->dtype, shape, entry->size);
         if (stats) LT_TRY(print_stats(file, entry, out, err));
         fputc('\n', out);
@@ -114,9 +116,9 @@ lt_status lt_inspect_safetensors(const char *path, bool stats, FILE *out, lt_err
     json_object_foreach(json_object_get(file.header, "__metadata__"), key, value)
     {
         fputs("metadata     ", out);
-        print_name(key, 0, out);
+        lt_print_name(key, 0, out);
         fputs(": ", out);
-        print_name(json_string_value(value), 0, out);
+        lt_print_name(json_string_value(value), 0, out);
         fputc('\n', out);
     }
     totals sum = {0};
@@ -152,7 +154,7 @@ static void print_id(const char *name, int32_t id, FILE *out)
         fprintf(out, " %s none", name);
 }
 
-static void print_config(const lt_model_config *c, FILE *out)
+void lt_print_config(const lt_model_config *c, FILE *out)
 {
     fprintf(out, "family       %s (%s)\n", c->family->name, c->family->architecture);
     fprintf(out,
@@ -189,7 +191,7 @@ lt_status lt_inspect_model(const char *directory, bool stats, FILE *out, lt_err 
     LT_TRY_GOTO(status, lt_weight_files_open(directory, &files, err), done);
 
     fprintf(out, "model        %s\n", directory);
-    print_config(&config, out);
+    lt_print_config(&config, out);
     fprintf(out, "parameters   %" PRId64 "\n", parameters);
     totals sum = {0};
     int width = 0;
@@ -217,7 +219,7 @@ static void print_list(const char *heading, const lt_string_list *list, FILE *ou
     fputs(heading, out);
     for (size_t i = 0; i < list->count; i++) {
         fputs(i ? ", " : " ", out);
-        print_name(list->items[i], 0, out);
+        lt_print_name(list->items[i], 0, out);
     }
     fputc('\n', out);
 }
@@ -226,7 +228,7 @@ static void print_adapter_config(const lt_adapter_config *c, FILE *out)
 {
     fprintf(out, "method       %s\n", lt_adapter_kind_name(c->kind));
     fputs("base         ", out);
-    print_name(c->base_model ? c->base_model : "not said", 0, out);
+    lt_print_name(c->base_model ? c->base_model : "not said", 0, out);
     fputc('\n', out);
     if (c->kind != LT_ADAPTER_LORA) {
         fprintf(out, "tokens       %" PRId64 " virtual ones\n", c->num_virtual_tokens);
@@ -238,7 +240,7 @@ static void print_adapter_config(const lt_adapter_config *c, FILE *out)
     print_list("whole       ", &c->modules_to_save, out);
     if (!c->target_pattern) return;
     fputs("targets      ", out);
-    print_name(c->target_pattern, 0, out);
+    lt_print_name(c->target_pattern, 0, out);
     fputc('\n', out);
 }
 

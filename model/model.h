@@ -8,6 +8,7 @@
 #define LT_MODEL_H
 
 #include <jansson.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -160,8 +161,8 @@ typedef struct lt_model {
 } lt_model;
 
 /* Weights from a Hugging Face directory: model.safetensors or a sharded index; f32, f16, bf16;
- * memory-mapped and converted to the backend's real. Missing, unexpected or misshapen tensors are
- * errors naming file and tensor. */
+ * memory-mapped and converted to the backend's real. Or from a GGUF file (model/gguf_model.h).
+ * Missing, unexpected or misshapen tensors are errors naming file and tensor. */
 lt_status lt_model_load(const char *directory, const lt_backend *backend, lt_model **out,
                         lt_err *err);
 /* The same with matrices and embeddings held as `matrices`: the backend's real, or LT_BF16 at half
@@ -210,8 +211,8 @@ lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err);
  * caller makes the directory durable (base/fsio.h). */
 lt_status lt_model_save(const lt_model *model, const char *directory, lt_dtype dtype, lt_err *err);
 
-/* Resolves what a user types after --model: a directory, or org/name in the local Hugging Face
- * cache (HF_HOME, HF_HUB_CACHE, refs/main). LT_ERR_IO with where it looked. */
+/* Resolves what a user types after --model: a directory, a GGUF file, or org/name in the local
+ * Hugging Face cache (HF_HOME, HF_HUB_CACHE, refs/main). LT_ERR_IO with where it looked. */
 lt_status lt_model_resolve(const char *name, lt_buffer *directory, lt_err *err);
 
 /* `lathe inspect` on a model directory (family, configuration, inventory; the weights are checked
@@ -294,7 +295,21 @@ lt_status lt_workspace_move_loss(lt_workspace *workspace, lt_tensor totals, lt_e
 lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                             lt_loss *loss, double *token_loss, lt_err *err);
 
-/* Both passes over batches, and this one, use model->active; its virtual tokens stand in front of
+/* Ids that may come after places of a batch. */
+typedef struct lt_targets {
+    const int32_t *places; /* [count]: row * length + column of the id before. A place may be listed
+                              several times, with other ids */
+    const int32_t *ids;    /* [count] */
+    int64_t count;         /* at most rows * length of the workspace */
+} lt_targets;
+
+/* How likely each of them is: natural logarithm, and whether the model finds it the likeliest of
+ * all. Forward only; the batch's own targets are not used. Both results: [count]. */
+lt_status lt_model_score(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
+                         const lt_targets *targets, double *log_probability, uint8_t *is_likeliest,
+                         lt_err *err);
+
+/* All passes over batches, and this one, use model->active; its virtual tokens stand in front of
  * every document, and are no part of what is returned.
  *
  * Logits of every position of a batch (targets are not used): logits is host memory [rows, length,
@@ -355,6 +370,8 @@ typedef struct lt_generate_settings {
     const lt_adapter *const *adapters; /* [prompt_count], entries may be NULL; or NULL: none. One
                                           batch may mix them; prompts of one adapter side by side
                                           are faster */
+    const volatile sig_atomic_t *cancelled; /* may be NULL; not 0: LT_ERR_INTERRUPTED before the
+                                               next step */
 } lt_generate_settings;
 
 /* Continues every prompt; batched, with a key/value cache. A prompt that leaves no room within

@@ -171,7 +171,7 @@ static lt_status merge_shape(const lt_model_shape *shape, const preset *base,
 /* --- To JSON, in the names of transformers v4, which every reader knows ------------------------
  */
 
-static json_t *key_json(const lt_model_config *config, const lt_config_key *key)
+json_t *lt_config_key_json(const lt_model_config *config, const lt_config_key *key)
 {
     const void *field = (const char *)config + key->offset;
     switch (key->kind) {
@@ -215,8 +215,8 @@ static json_t *config_json(const lt_model_config *config, const lt_model_shape *
               json_object_set(object, "architectures", classes) == 0 &&
               json_object_set_new(object, "model_type", json_string(family->name)) == 0;
     for (size_t i = 0; ok && i < family->key_count; i++)
-        ok = json_object_set_new(object, family->keys[i].key, key_json(config, &family->keys[i])) ==
-             0;
+        ok = json_object_set_new(object, family->keys[i].key,
+                                 lt_config_key_json(config, &family->keys[i])) == 0;
     ok = ok && write_rope(config, object);
     if (family->sliding != LT_SLIDING_NONE)
         ok = ok && json_object_set_new(object, "sliding_window", json_null()) == 0;

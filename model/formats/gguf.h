@@ -1,6 +1,6 @@
 /* GGUF files, version 3 (https://github.com/ggml-org/ggml, docs/gguf.md): a strict reader over a
- * memory map, and a writer. Little-endian. Of key-value types all are read; tensors of the types
- * below.
+ * memory map, and a writer. Little-endian; version 2, which has the same layout, is read too. Of
+ * key-value types all are read; tensors of the types below.
  *
  * Files come from anywhere: every count, length and offset is checked before it is used; names are
  * unique, 1 to 63 bytes; data lies inside the file and does not overlap. */
@@ -50,10 +50,10 @@ typedef enum lt_gguf_value_type {
 /* --- Reading ---------------------------------------------------------------------------------- */
 
 typedef struct lt_gguf_value {
-    const char *key; /* NUL-terminated; owned by the file */
-    lt_gguf_value_type type,
-        element_type; /* element_type: of an array (arrays of arrays are refused) */
-    uint64_t count;   /* elements of an array, else 1 */
+    char *key; /* NUL-terminated; owned by the file */
+    lt_gguf_value_type type;
+    lt_gguf_value_type element_type; /* of an array, else the type; no arrays of arrays */
+    uint64_t count;                  /* elements of an array, else 1 */
     const unsigned char
         *data; /* in the map, not aligned; of a string or strings: u64 length, bytes, ... */
     size_t size;
@@ -64,9 +64,9 @@ typedef struct lt_gguf_tensor {
     int ndim;
     int64_t shape[LT_GGUF_MAX_DIMS]; /* outermost first, as everywhere in Lathe (files have them
                                         innermost first) */
-    lt_gguf_type type;
+    lt_gguf_type type; /* as written: lt_gguf_type_name is NULL for one that Lathe does not have */
     const unsigned char *data;
-    size_t size;
+    size_t size; /* bytes; 0 for such a type */
 } lt_gguf_tensor;
 
 typedef struct lt_gguf {
@@ -76,9 +76,7 @@ typedef struct lt_gguf {
     size_t value_count;
     lt_gguf_tensor *tensors;
     size_t tensor_count;
-    /* private to gguf_read.c */
-    lt_buffer keys;
-    size_t *by_name;
+    size_t *by_name; /* places in `tensors`, in bytewise order of the names */
 } lt_gguf;
 
 bool lt_is_gguf_file(const char *path); /* a regular file that begins with the magic */
@@ -132,7 +130,8 @@ typedef struct lt_gguf_declaration {
     int64_t shape[LT_GGUF_MAX_DIMS]; /* outermost first */
 } lt_gguf_declaration;
 
-/* Fills f32 values of rows [first, first + count) of tensor `index`. */
+/* Fills f32 values of rows [first, first + count) of tensor `index`; a row is what the last
+ * dimension has. Called from several threads at once, for different rows. */
 typedef lt_status (*lt_gguf_source)(void *context, size_t index, int64_t first, int64_t count,
                                     float *out, lt_err *err);
 

@@ -4,10 +4,12 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "model/formats/gguf.h"
 #include "model/formats/hf_directory.h"
 #include "model/formats/layout.h"
 #include "model/formats/numbers.h"
 #include "model/formats/weight_files.h"
+#include "model/gguf_model.h"
 #include "model/weights.h"
 
 /* A row of the table, with the tensors it comes from. */
@@ -281,6 +283,8 @@ lt_status lt_model_load_as(const char *directory, const lt_backend *backend, lt_
                            lt_model **out, lt_err *err)
 {
     *out = NULL;
+    if (lt_is_gguf_file(directory))
+        return lt_model_load_gguf(directory, backend, matrices, out, err);
     loading l;
     LT_TRY(loading_begin(directory, backend, matrices, &l, err));
     lt_status status = lt_model_allocate_weights(l.model, err);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/fsio.h"
+#include "model/formats/gguf.h"
 #include "model/model.h"
 
 /* HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub, XDG_CACHE_HOME/huggingface/hub or
@@ -86,9 +87,11 @@ done:
 lt_status lt_model_resolve(const char *name, lt_buffer *directory, lt_err *err)
 {
     lt_buffer_clear(directory);
-    if (lt_is_directory(name)) return lt_buffer_append_text(directory, name, err);
+    if (lt_is_directory(name) || lt_is_gguf_file(name))
+        return lt_buffer_append_text(directory, name, err);
     if (lt_path_exists(name))
-        return lt_fail(err, LT_ERR_IO, "%s: not a directory; give the model's directory", name);
+        return lt_fail(err, LT_ERR_IO,
+                       "%s: neither a directory nor a GGUF file; give the model's directory", name);
     if (!is_repository_name(name))
         return lt_fail(err, LT_ERR_IO, "%s: there is no such directory", name);
 

@@ -15,7 +15,8 @@ size_t lt_gguf_row_bytes(lt_gguf_type type, int64_t columns);
 
 /* `count` values: whole blocks. Round to nearest even for F16 and BF16. Decoding equals ggml's
  * dequantize_row_* bit for bit; encoding equals quantize_row_*_ref (without importance matrix) bit
- * for bit. Deterministic. A block with a value that is not finite is LT_ERR_NUMERIC. */
+ * for bit. Deterministic. A value that is not finite, or beyond what the type's f16 scales
+ * can say, is LT_ERR_NUMERIC. */
 lt_status lt_gguf_encode(lt_gguf_type type, const float *values, int64_t count, void *out,
                          lt_err *err);
 void lt_gguf_decode(lt_gguf_type type, const void *blocks, int64_t count, float *out);

@@ -85,6 +85,8 @@ done
 succeed 'one file' 'safetensors' "$lathe" inspect gpt2/model.safetensors
 grep -q 'metadata  *format: pt' out.txt || fail 'metadata is not shown'
 succeed 'stats' 'ln_f.weight +F32 +\[64\] +256 +min 1 +max 1 +mean 1 *$' "$lathe" inspect gpt2 --stats
+succeed 'GGUF' 'q4_k.blocks +Q4_K +\[11, 256\] +1584$' "$lathe" inspect "$golden/gguf/quants.gguf"
+grep -q '^  test.strings .*3 of \["", "a", ' out.txt || fail 'key-values are not shown'
 
 refuse 'nothing there' 1 'nowhere' "$lathe" inspect nowhere
 refuse 'no path' 2 'one path' "$lathe" inspect
@@ -99,6 +101,8 @@ sed -i 's/GPT2LMHeadModel/BertModel/' wrong/config.json
 refuse 'another architecture' 1 'BertModel' "$lathe" inspect wrong
 printf '\20\0\0\0\0\0\0\0{"a":{"dtype":[[' >hostile.safetensors
 refuse 'hostile' 1 'hostile.safetensors: the header is not valid JSON' "$lathe" inspect hostile.safetensors
+printf 'GGUF\3\0\0\0\377\377\377\377\377\377\377\377\0\0\0\0\0\0\0\0' >hostile.gguf
+refuse 'hostile GGUF' 1 'hostile.gguf: .*at most' "$lathe" inspect hostile.gguf
 
 [ $failures -eq 0 ] && echo 'all passed'
 exit $((failures > 0))

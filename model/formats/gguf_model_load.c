@@ -1,0 +1,220 @@
+/* Weights from a GGUF file: every row of the parameter table is found under llama.cpp's name for
+ * it, checked, decoded and converted to the backend's real. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "model/formats/gguf_layout.h"
+#include "model/formats/layout.h"
+#include "model/formats/numbers.h"
+#include "model/formats/quants.h"
+#include "model/formats/safetensors.h"
+#include "model/weights.h"
+
+/* A row of the table, with the tensors it comes from. */
+typedef struct source {
+    const lt_param *param;
+    int count;
+    lt_gguf_part parts[LT_MAX_PARTS];
+    const lt_gguf_tensor *tensors[LT_MAX_PARTS];
+} source;
+
+/* --- Finding -----------------------------------------------------------------------------------
+ */
+
+static lt_status check_tensor(const lt_gguf *file, const source *s, int part, lt_err *err)
+{
+    const lt_gguf_tensor *tensor = s->tensors[part];
+    const int64_t wanted[] = {s->parts[part].rows, s->parts[part].columns};
+    int ndim = s->param->ndim;
+    if (!lt_gguf_type_name(tensor->type))
+        return lt_fail(err, LT_ERR_UNSUPPORTED,
+                       "%s: tensor \"%s\" is of type %u of ggml, which is not supported (F32, F16, "
+                       "BF16, Q8_0, Q6_K, Q5_0, Q4_K and Q4_0 are)",
+                       file->path, tensor->name, (unsigned)tensor->type);
+    if (tensor->ndim != ndim || memcmp(tensor->shape, wanted, (size_t)ndim * sizeof *wanted) != 0) {
+        char have[100], want[64];
+        lt_shape_text(tensor->ndim, tensor->shape, have, sizeof have);
+        lt_shape_text(ndim, wanted, want, sizeof want);
+        return lt_fail(err, LT_ERR_FORMAT,
+                       "%s: tensor \"%s\" has shape %s, but its key-values ask for %s", file->path,
+                       tensor->name, have, want);
+    }
+    if (ndim == 1 && lt_gguf_block_values(tensor->type) != 1)
+        return lt_fail(err, LT_ERR_UNSUPPORTED, "%s: tensor \"%s\" is a quantised vector",
+                       file->path, tensor->name);
+    return LT_OK;
+}
+
+static lt_status find_source(const lt_gguf *file, const lt_model *model, const lt_param *param,
+                             bool *used, source *out, lt_err *err)
+{
+    *out = (source){.param = param};
+    out->count = lt_gguf_parts_of(&model->config, param, out->parts);
+    for (int part = 0; part < out->count; part++) {
+        out->tensors[part] = lt_gguf_find(file, out->parts[part].name);
+        if (!out->tensors[part])
+            return lt_fail(err, LT_ERR_FORMAT, "%s: tensor \"%s\" is missing", file->path,
+                           out->parts[part].name);
+        used[out->tensors[part] - file->tensors] = true;
+        LT_TRY(check_tensor(file, out, part, err));
+    }
+    return LT_OK;
+}
+
+/* Nothing is dropped silently. */
+static lt_status check_leftovers(const lt_gguf *file, const lt_model *model, const bool *used,
+                                 lt_err *err)
+{
+    for (size_t i = 0; i < file->tensor_count; i++) {
+        const char *name = file->tensors[i].name;
+        bool is_rope =
+            model->config.rope_type == LT_ROPE_LLAMA3 && strcmp(name, LT_GGUF_ROPE_FREQS) == 0;
+        if (!used[i] && !is_rope)
+            return lt_fail(err, LT_ERR_FORMAT,
+                           "%s: tensor \"%s\" does not belong to a model of family %s with these "
+                           "key-values",
+                           file->path, name, model->config.family->name);
+    }
+    return LT_OK;
+}
+
+static lt_status find_all(const lt_gguf *file, const lt_model *model, source **out, lt_err *err)
+{
+    lt_status status = LT_OK;
+    size_t rows = (size_t)model->param_count;
+    bool *used = calloc(file->tensor_count + 1, sizeof *used);
+    *out = calloc(rows + 1, sizeof **out);
+    if (!used || !*out) {
+        status = lt_fail_nomem(err, rows * sizeof **out, "the loading plan");
+        goto done;
+    }
+    for (size_t i = 0; i < rows; i++)
+        LT_TRY_GOTO(status, find_source(file, model, &model->params[i], used, &(*out)[i], err),
+                    done);
+    status = check_leftovers(file, model, used, err);
+
+done:
+    free(used);
+    return status;
+}
+
+/* --- Converting --------------------------------------------------------------------------------
+ */
+
+/* Canonical rows [first, first + count) of one part, a row at a time. */
+static void decode_rows(const source *s, int part, int64_t first, int64_t count, float *out)
+{
+    const lt_gguf_tensor *tensor = s->tensors[part];
+    const lt_gguf_part *p = &s->parts[part];
+    size_t row_bytes = lt_gguf_row_bytes(tensor->type, p->columns);
+    for (int64_t i = 0; i < count; i++) {
+        size_t place = (size_t)lt_gguf_file_row(p, first + i) * row_bytes;
+        lt_gguf_decode(tensor->type, tensor->data + place, p->columns, out + i * p->columns);
+    }
+}
+
+/* Some rows of a part, all the way to the device. */
+static lt_status convert_rows(const lt_backend *backend, const source *s, int part, int64_t first,
+                              int64_t count, lt_err *err)
+{
+    lt_status status;
+    lt_dtype dtype = s->param->dtype;
+    int64_t columns = s->parts[part].columns, elements = count * columns;
+    size_t size = lt_dtype_size(dtype);
+    char *to = (char *)s->param->weight.data +
+               (size_t)((s->parts[part].first_row + first) * columns) * size;
+    float *values = malloc((size_t)elements * sizeof *values);
+    void *converted = malloc((size_t)elements * size);
+    if (!values || !converted) {
+        status = lt_fail_nomem(err, (unsigned long long)elements * (sizeof *values + size),
+                               "converting weights");
+        goto done;
+    }
+    decode_rows(s, part, first, count, values);
+    lt_numbers_from_f32(values, elements, dtype, converted);
+    status = backend->upload(backend, to, converted, (size_t)elements * size, err);
+
+done:
+    free(values);
+    free(converted);
+    return status;
+}
+
+static lt_status convert_part(const lt_backend *backend, const source *s, int part, lt_err *err)
+{
+    enum { CHUNK_VALUES = 1 << 18 };
+    int64_t rows = s->parts[part].rows;
+    int64_t step = lt_max_i64(1, CHUNK_VALUES / s->parts[part].columns);
+    int threads = backend->threads > 0 ? backend->threads : 1;
+    lt_status status = LT_OK;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t first = 0; first < rows; first += step) {
+        lt_err own = {0};
+        lt_status result =
+            convert_rows(backend, s, part, first, lt_min_i64(step, rows - first), &own);
+        if (result == LT_OK) continue;
+#pragma omp critical
+        {
+            status = result;
+            if (err) *err = own;
+        }
+    }
+    return status;
+}
+
+/* --- Models ------------------------------------------------------------------------------------
+ */
+
+/* Everything that can be found wrong without memory for the weights. *model has none yet. */
+static lt_status begin(const lt_gguf *file, const lt_backend *backend, lt_dtype matrices,
+                       lt_model **model, source **sources, lt_err *err)
+{
+    lt_model_config config = {0};
+    *sources = NULL;
+    *model = NULL;
+    LT_TRY(lt_gguf_read_config(file, &config, err));
+    LT_TRY(lt_model_new(&config, backend, matrices, model, err));
+    return find_all(file, *model, sources, err);
+}
+
+lt_status lt_gguf_check_model(const lt_gguf *file, lt_model_config *config, int64_t *parameters,
+                              lt_err *err)
+{
+    lt_model *model;
+    source *sources;
+    memset(config, 0, sizeof *config);
+    lt_status status = begin(file, NULL, LT_F32, &model, &sources, err);
+    if (status == LT_OK) {
+        *parameters = lt_model_parameter_count(model, false);
+        *config = model->config;
+        memset(&model->config, 0, sizeof model->config);
+    }
+    free(sources);
+    lt_model_free(model);
+    return status;
+}
+
+lt_status lt_model_load_gguf(const char *path, const lt_backend *backend, lt_dtype matrices,
+                             lt_model **out, lt_err *err)
+{
+    lt_status status;
+    lt_gguf file = {0};
+    lt_model *model = NULL;
+    source *sources = NULL;
+    *out = NULL;
+    LT_TRY(lt_gguf_open(path, &file, err));
+    LT_TRY_GOTO(status, begin(&file, backend, matrices, &model, &sources, err), done);
+    LT_TRY_GOTO(status, lt_model_allocate_weights(model, err), done);
+    for (int i = 0; i < model->param_count; i++)
+        for (int part = 0; part < sources[i].count; part++)
+            LT_TRY_GOTO(status, convert_part(backend, &sources[i], part, err), done);
+    *out = model;
+    model = NULL;
+
+done:
+    free(sources);
+    lt_model_free(model);
+    lt_gguf_close(&file);
+    return status;
+}
