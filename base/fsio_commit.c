@@ -346,6 +346,39 @@ done:
     return status;
 }
 
+/* A file system that can not rename over nothing only has the check before it. */
+static int rename_over_nothing(const char *from, const char *to)
+{
+    struct stat info;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return -1;
+    if (lstat(to, &info) != 0) return rename(from, to);
+    errno = EEXIST;
+    return -1;
+}
+
+lt_status lt_new_directory_commit_file(lt_new_directory *directory, const char *name, bool replace,
+                                       lt_err *err)
+{
+    const char *path = directory->path;
+    lt_buffer file = {0};
+    int parent = -1;
+    lt_status status = open_parent(path, &parent, err);
+    if (status == LT_OK) status = lt_path_join(&file, directory->temporary, name, err);
+    if (status == LT_OK) status = sync_tree(file.data, err);
+    if (status != LT_OK) goto done;
+    if ((replace ? rename(file.data, path) : rename_over_nothing(file.data, path)) != 0)
+        status = lt_fail_errno(err, path, "cannot be put in place");
+    else if (sync_directory_fd(parent) != 0)
+        status = lt_fail_errno(
+            err, path, "is written, but may not survive a power cut (fsync of its directory)");
+done:
+    if (parent >= 0) close(parent);
+    lt_buffer_free(&file);
+    lt_new_directory_abort(directory);
+    return status;
+}
+
 void lt_new_directory_abort(lt_new_directory *directory)
 {
     if (directory->path) {

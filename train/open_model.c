@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "train/export.h"
+
 /* --- Tokenizer and notes ---------------------------------------------------------------------- */
 
 /* Takes the directory's tokenizer when there is none yet, else compares. */
@@ -40,6 +42,23 @@ static lt_status take_notes(const char *directory, const char *before, lt_model_
     return LT_OK;
 }
 
+/* A GGUF file has its tokenizer inside, and the chat template says how it is talked to. */
+static lt_status take_from_gguf(const char *path, bool needed, lt_opened_model *out, lt_err *err)
+{
+    lt_gguf file;
+    LT_TRY(lt_gguf_open(path, &file, err));
+    bool missing = !out->tokenizer;
+    lt_status status = missing ? lt_tokenizer_from_gguf(&file, &out->tokenizer, err) : LT_OK;
+    lt_gguf_close(&file);
+    LT_TRY(status);
+    if (needed && !out->tokenizer)
+        return lt_fail(err, LT_ERR_USAGE, "%s: has no tokenizer, which is needed here", path);
+    if (missing && !out->notes.has_template && out->tokenizer &&
+        lt_tokenizer_chat_template(out->tokenizer))
+        out->notes = (lt_model_notes){.has_template = true, .template_ = LT_TEMPLATE_CHAT};
+    return LT_OK;
+}
+
 static lt_status find_tokenizer(const char *directory, const lt_adapter_source *adapters,
                                 int64_t count, bool needed, lt_opened_model *out, lt_err *err)
 {
@@ -49,6 +68,7 @@ static lt_status find_tokenizer(const char *directory, const lt_adapter_source *
         LT_TRY(take_notes(adapters[i].directory, before, &out->notes, err));
         before = adapters[i].directory;
     }
+    if (lt_is_gguf_file(directory)) return take_from_gguf(directory, needed, out, err);
     if (!out->notes.has_template) LT_TRY(lt_model_notes_load(directory, &out->notes, err));
     if (out->tokenizer || (!needed && !lt_has_tokenizer(directory))) return LT_OK;
     return lt_tokenizer_load(directory, &out->tokenizer, err);

@@ -1,4 +1,5 @@
-/* A model directory and adapters for it, opened together with the tokenizer that fits both. */
+/* A model directory, or GGUF file, and adapters for it, opened together with the tokenizer that
+ * fits both. */
 #ifndef LT_TRAIN_OPEN_MODEL_H
 #define LT_TRAIN_OPEN_MODEL_H
 
@@ -12,7 +13,8 @@ typedef struct lt_opened_model {
     lt_model_notes notes;
 } lt_opened_model;
 
-/* Tokenizer and notes are an adapter's own where its directory has them: special tokens may have
+/* `directory`: or a GGUF file, which has its tokenizer inside; of its chat template the notes know.
+ * Tokenizer and notes are an adapter's own where its directory has them: special tokens may have
  * been added for it, and the model grows rows for them. Adapters that disagree about either are
  * LT_ERR_USAGE, and so is a tokenizer with more tokens than the model has rows. */
 lt_status lt_open_model(const char *directory, const lt_adapter_source *adapters,

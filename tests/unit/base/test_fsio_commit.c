@@ -244,11 +244,45 @@ static void trash_is_restored_when_it_is_the_only_version(void **state)
     assert_holds(at("a/file"), "old");
 }
 
+/* A file made in a directory of its own, then put in place; the status of that. */
+static lt_status place_file(const char *text, const char *name, bool replace)
+{
+    lt_new_directory directory;
+    lt_buffer path = {0};
+    assert_int_equal(lt_new_directory_begin(&directory, at("one"), &err), LT_OK);
+    assert_int_equal(lt_path_join(&path, directory.temporary, "inside", &err), LT_OK);
+    assert_int_equal(lt_write_file(path.data, text, strlen(text), &err), LT_OK);
+    lt_buffer_free(&path);
+    return lt_new_directory_commit_file(&directory, name, replace, &err);
+}
+
+static void one_file_takes_the_directorys_name(void **state)
+{
+    (void)state;
+    lt_buffer text = {0};
+    lt_name_list names;
+    assert_int_equal(place_file("first", "inside", false), LT_OK);
+    assert_int_equal(place_file("second", "inside", false), LT_ERR_IO);
+    assert_non_null(strstr(err.message, at("one")));
+    assert_int_equal(lt_read_file(at("one"), 99, &text, &err), LT_OK);
+    assert_string_equal(text.data, "first");
+    assert_int_equal(place_file("third", "absent", true), LT_ERR_IO);
+    assert_int_equal(place_file("third", "inside", true), LT_OK);
+    lt_buffer_clear(&text);
+    assert_int_equal(lt_read_file(at("one"), 99, &text, &err), LT_OK);
+    assert_string_equal(text.data, "third");
+    lt_buffer_free(&text);
+    assert_int_equal(lt_list_directory(folder, &names, &err), LT_OK);
+    assert_int_equal(names.count, 1); /* no temporary is left */
+    lt_name_list_free(&names);
+}
+
 #define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(one_file_takes_the_directorys_name),
         TEST(a_file_appears_whole),
         TEST(odd_targets_are_refused),
         TEST(a_directory_appears_whole),
