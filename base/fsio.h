@@ -98,8 +98,8 @@ lt_status lt_new_directory_begin(lt_new_directory *directory, const char *path, 
  * back when the process is killed just then. Ends it, also on failure, and then the old one is in
  * place. */
 lt_status lt_new_directory_commit(lt_new_directory *directory, bool replace, lt_err *err);
-/* For one file that is to be looked at before it is seen: the file `name` in the directory takes the
- * final name, in place of a file there only with `replace`; the rest of the directory goes. */
+/* For one file that is to be looked at before it is seen: the file `name` in the directory takes
+ * the final name, in place of a file there only with `replace`; the rest of the directory goes. */
 lt_status lt_new_directory_commit_file(lt_new_directory *directory, const char *name, bool replace,
                                        lt_err *err);
 void lt_new_directory_abort(lt_new_directory *directory); /* as lt_new_file_abort */

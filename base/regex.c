@@ -59,14 +59,49 @@ void lt_regex_free(lt_regex *regex)
     free(regex);
 }
 
-lt_status lt_regex_match(const lt_regex *regex, const char *text, bool *matches, lt_err *err)
+static lt_status match_failed(const lt_regex *regex, const char *text, size_t size, int result,
+                              lt_err *err)
 {
-    int result =
-        pcre2_match(regex->code, (PCRE2_SPTR)text, strlen(text), 0, 0, regex->data, regex->limits);
-    *matches = result >= 0;
-    if (result >= 0 || result == PCRE2_ERROR_NOMATCH) return LT_OK;
     PCRE2_UCHAR reason[128] = "it can not be matched";
     pcre2_get_error_message(result, reason, sizeof reason);
-    return lt_fail(err, LT_ERR_LIMIT, "%s: matching \"%.200s\" failed: %s", regex->what, text,
-                   (const char *)reason);
+    return lt_fail(err, LT_ERR_LIMIT, "%s: matching \"%.*s\" failed: %s", regex->what,
+                   (int)(size < 200 ? size : 200), text, (const char *)reason);
+}
+
+lt_status lt_regex_match(const lt_regex *regex, const char *text, bool *matches, lt_err *err)
+{
+    size_t size = strlen(text);
+    int result = pcre2_match(regex->code, (PCRE2_SPTR)text, size, 0, 0, regex->data, regex->limits);
+    *matches = result >= 0;
+    if (result >= 0 || result == PCRE2_ERROR_NOMATCH) return LT_OK;
+    return match_failed(regex, text, size, result, err);
+}
+
+int lt_regex_group_count(const lt_regex *regex)
+{
+    uint32_t count = 0;
+    pcre2_pattern_info(regex->code, PCRE2_INFO_CAPTURECOUNT, &count);
+    return (int)count;
+}
+
+lt_status lt_regex_search(const lt_regex *regex, const char *text, size_t size, size_t start,
+                          bool advance, lt_text_span *groups, bool *found, lt_err *err)
+{
+    uint32_t options = advance ? PCRE2_NOTEMPTY_ATSTART : 0;
+    int result = pcre2_match(regex->code, (PCRE2_SPTR)text, size, start, options, regex->data,
+                             regex->limits);
+    *found = result >= 0;
+    if (result < 0 && result != PCRE2_ERROR_NOMATCH)
+        return match_failed(regex, text, size, result, err);
+    if (result < 0) return LT_OK;
+    const PCRE2_SIZE *places = pcre2_get_ovector_pointer(regex->data);
+    for (int i = 0; i <= lt_regex_group_count(regex); i++) {
+        bool took_part =
+            i < result && places[2 * i] != PCRE2_UNSET && places[2 * i] <= places[2 * i + 1];
+        groups[i] = (lt_text_span){.found = took_part};
+        if (!took_part) continue;
+        groups[i].begin = places[2 * i];
+        groups[i].end = places[2 * i + 1];
+    }
+    return LT_OK;
 }

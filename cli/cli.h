@@ -15,8 +15,11 @@ int lt_cmd_devices(int argc, char **argv);
 int lt_cmd_init(int argc, char **argv);
 int lt_cmd_train(int argc, char **argv);
 int lt_cmd_generate(int argc, char **argv);
+int lt_cmd_chat(int argc, char **argv);
 int lt_cmd_score(int argc, char **argv);
+int lt_cmd_eval(int argc, char **argv);
 int lt_cmd_merge(int argc, char **argv);
+int lt_cmd_export(int argc, char **argv);
 
 /* Parses argv by the table. Returns true when the command should go on; else *exit_code is set:
  * help was printed (0), or an error was (2). */

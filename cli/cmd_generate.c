@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "cli/adapters.h"
 #include "cli/cli.h"
+#include "cli/sampling.h"
 #include "train/answer_text.h"
 #include "train/assistant.h"
 #include "train/device.h"
@@ -18,9 +19,9 @@ enum { PROMPTS_AT_ONCE = 64, HEADING_BYTES = 100 };
 
 typedef struct generate_settings {
     char *model, *prompt, *instruction, *context, *input, *data, *template_;
-    int64_t limit, max_new_tokens, top_k, seed, threads;
-    bool greedy, json, quiet;
-    double temperature, top_p, min_p, repetition_penalty;
+    int64_t limit, max_new_tokens, threads;
+    bool json, quiet;
+    lt_cli_sampling sampling;
     lt_string_list stop, adapter;
     char *device, *dtype, *matmul;
 } generate_settings;
@@ -77,8 +78,9 @@ static const lt_option options[] = {
     {.name = "template",
      .type = LT_OPTION_CHOICE,
      .offset = FIELD(template_),
-     .choices = "dolly|alpaca|chatml|plain",
-     .help = "Prompt template, when the model's directory does not say."},
+     .choices = "dolly|alpaca|chatml|plain|chat",
+     .help = "Prompt template; by default the one the model was trained with, else its tokenizer's "
+             "chat template (chat)."},
     {.name = "max-new-tokens",
      .type = LT_OPTION_INT,
      .offset = FIELD(max_new_tokens),
@@ -86,44 +88,7 @@ static const lt_option options[] = {
      .default_text = "256",
      .help = "Longest answer; 0: as long as the model can see.",
      .group = "How to answer (without any of these: greedy)"},
-    {.name = "greedy",
-     .type = LT_OPTION_FLAG,
-     .offset = FIELD(greedy),
-     .help = "Always take the likeliest token."},
-    {.name = "temperature",
-     .type = LT_OPTION_NUMBER,
-     .offset = FIELD(temperature),
-     .max = 100,
-     .help = "Sample; below 1 likelier tokens gain, 0 is greedy. 1 when another of the sampling "
-             "options is given."},
-    {.name = "top-k",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(top_k),
-     .max = 1e9,
-     .help = "Sample from the so many likeliest tokens."},
-    {.name = "top-p",
-     .type = LT_OPTION_NUMBER,
-     .offset = FIELD(top_p),
-     .max = 1,
-     .help = "Sample from the fewest tokens that together have this probability."},
-    {.name = "min-p",
-     .type = LT_OPTION_NUMBER,
-     .offset = FIELD(min_p),
-     .max = 1,
-     .help = "Leave out tokens less likely than this share of the likeliest."},
-    {.name = "repetition-penalty",
-     .type = LT_OPTION_NUMBER,
-     .offset = FIELD(repetition_penalty),
-     .min = 0.01,
-     .max = 100,
-     .default_text = "1",
-     .help = "Above 1, tokens that occurred become less likely."},
-    {.name = "seed",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(seed),
-     .max = 1e12,
-     .default_text = "42",
-     .help = "The same seed samples the same answers."},
+    LT_SAMPLING_OPTIONS(generate_settings, sampling),
     {.name = "stop",
      .type = LT_OPTION_LIST,
      .offset = FIELD(stop),
@@ -344,27 +309,6 @@ static lt_status check_settings(const generate_settings *s, lt_err *err)
     if (s->template_ && s->prompt)
         return lt_fail(err, LT_ERR_USAGE,
                        "--template does not go with --prompt, which is continued as it is");
-    return LT_OK;
-}
-
-static lt_status choose_sampling(const generate_settings *s, const lt_option_result *given,
-                                 lt_sampling *out, lt_err *err)
-{
-    static const char *const names[] = {"temperature", "top-k", "top-p", "min-p"};
-    bool sampling = false;
-    for (int i = 0; i < 4; i++)
-        sampling = sampling || lt_option_was_set(&table, given, names[i]);
-    if (s->greedy && sampling)
-        return lt_fail(err, LT_ERR_USAGE, "--greedy excludes the sampling options");
-    bool has_temperature = lt_option_was_set(&table, given, "temperature");
-    *out = (lt_sampling){.temperature = has_temperature ? s->temperature
-                                        : sampling      ? 1
-                                                        : 0,
-                         .top_k = s->top_k,
-                         .top_p = s->top_p,
-                         .min_p = s->min_p,
-                         .repetition_penalty = s->repetition_penalty,
-                         .seed = (uint64_t)s->seed};
     return LT_OK;
 }
 
@@ -598,6 +542,7 @@ static lt_status open_assistant(const generate_settings *settings, const lt_back
     if (dataset) LT_TRY_GOTO(status, lt_assistant_use_dataset(out, dataset, err), done);
     if (settings->template_) {
         out->notes.has_template = true;
+        out->untrained_template = false;
         status = lt_template_parse(settings->template_, &out->notes.template_, err);
     }
 done:
@@ -640,7 +585,8 @@ int lt_cmd_generate(int argc, char **argv)
     int exit_code = LT_EXIT_OK;
     if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
         lt_status status = check_settings(&settings, &err);
-        if (status == LT_OK) status = choose_sampling(&settings, &given, &sampling, &err);
+        if (status == LT_OK)
+            status = lt_cli_choose_sampling(&table, &given, &settings.sampling, &sampling, &err);
         if (status == LT_OK) status = run(&settings, &sampling, &err);
         if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
     }

@@ -1,15 +1,12 @@
 /* lathe merge: a LoRA adapter into its model's weights, as a plain model directory. */
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/fsio.h"
-#include "base/rng.h"
 #include "cli/adapters.h"
 #include "cli/cli.h"
 #include "train/device.h"
-#include "train/open_model.h"
+#include "train/export.h"
 
 typedef struct merge_settings {
     char *model, *adapter, *output, *dtype, *device;
@@ -77,18 +74,10 @@ static lt_dtype dtype_by_name(const char *name)
     return strstr(name, "16") ? LT_F16 : LT_F32;
 }
 
-/* What config.json says the weights are stored as. */
-static lt_dtype base_dtype(const lt_model_config *config)
-{
-    const char *name = json_string_value(json_object_get(config->source, "dtype"));
-    if (!name) name = json_string_value(json_object_get(config->source, "torch_dtype"));
-    return name ? dtype_by_name(name) : LT_F32;
-}
-
 static lt_status choose_dtype(const merge_settings *s, const lt_model *model,
                               const lt_adapter *adapter, lt_dtype *out, lt_err *err)
 {
-    lt_dtype base = base_dtype(&model->config), update = lt_adapter_file_dtype(adapter);
+    lt_dtype base = lt_stored_dtype(&model->config), update = lt_adapter_file_dtype(adapter);
     *out = s->dtype ? dtype_by_name(s->dtype) : base;
     if (s->dtype || base == update) return LT_OK;
     return lt_fail(err, LT_ERR_USAGE,
@@ -100,73 +89,24 @@ static lt_status choose_dtype(const merge_settings *s, const lt_model *model,
 
 /* --- Verifying -------------------------------------------------------------------------------- */
 
-enum { VERIFY_ROWS = 2, VERIFY_LENGTH = 32 };
-
-/* Logits of two rows of ids drawn at random, always the same. *out: caller frees. */
-static lt_status probe(const lt_model *model, float **out, int64_t *count, lt_err *err)
-{
-    int32_t ids[VERIFY_ROWS * VERIFY_LENGTH], positions[VERIFY_ROWS * VERIFY_LENGTH];
-    int32_t first_key[VERIFY_ROWS * VERIFY_LENGTH] = {0};
-    int64_t length = model->config.max_position_embeddings;
-    if (length > VERIFY_LENGTH) length = VERIFY_LENGTH;
-    for (int64_t i = 0; i < VERIFY_ROWS * length; i++) {
-        ids[i] = (int32_t)lt_random_below(1, 1, (uint64_t)i, (uint64_t)model->config.vocab_size);
-        positions[i] = (int32_t)(i % length);
-    }
-    const lt_batch batch = {.rows = VERIFY_ROWS,
-                            .length = length,
-                            .input_ids = ids,
-                            .positions = positions,
-                            .first_key = first_key};
-    const lt_workspace_settings room = {.rows = VERIFY_ROWS, .length = length};
-    lt_workspace *workspace = NULL;
-    *count = VERIFY_ROWS * length * model->config.vocab_size;
-    *out = malloc((size_t)*count * sizeof **out);
-    if (!*out) return lt_fail_nomem(err, (size_t)*count * sizeof **out, "the logits");
-    lt_status status = lt_workspace_create(model, &room, &workspace, err);
-    if (status == LT_OK) status = lt_model_logits(model, workspace, &batch, *out, err);
-    lt_workspace_free(workspace);
-    return status;
-}
-
-/* The bound for f32 is what reordered sums differ by; for 16 bits, what rounding the weights does.
- */
-static lt_status compare(const float *before, const float *after, int64_t count, lt_dtype dtype,
-                         lt_err *err)
-{
-    double worst = 0, largest = 0, squares = 0, difference = 0;
-    for (int64_t i = 0; i < count; i++) {
-        double d = fabs((double)before[i] - (double)after[i]);
-        if (!(d <= worst)) worst = d;
-        largest = fmax(largest, fabs((double)before[i]));
-        squares += (double)before[i] * (double)before[i];
-        difference += d * d;
-    }
-    double relative = squares > 0 ? sqrt(difference / squares) : 0;
-    double bound = dtype == LT_F32 ? 1e-4 : 5e-2;
-    printf(
-        "verified      logits differ by at most %.2e (the largest is %.2f), %.2e of their size\n",
-        worst, largest, relative);
-    if (relative <= bound) return LT_OK;
-    return lt_fail(err, LT_ERR_NUMERIC,
-                   "the merged model does not compute what base and adapter do: the logits differ "
-                   "by %.2e of their size, and at most %.0e was expected; nothing was written",
-                   relative, bound);
-}
-
-static lt_status verify(const char *directory, const lt_backend *backend, const float *before,
-                        int64_t expected, lt_dtype dtype, lt_err *err)
+static lt_status verify(const char *directory, const lt_backend *backend,
+                        const lt_logit_probe *before, lt_dtype dtype, lt_err *err)
 {
     lt_model *model = NULL;
-    float *after = NULL;
-    int64_t count;
+    lt_logit_probe after = {0};
+    lt_logit_difference difference;
     lt_status status;
     LT_TRY_GOTO(status, lt_model_load(directory, backend, &model, err), done);
-    LT_TRY_GOTO(status, probe(model, &after, &count, err), done);
-    status = count == expected ? compare(before, after, count, dtype, err)
-                               : lt_fail(err, LT_ERR_FORMAT, "the merged model has other sizes");
+    LT_TRY_GOTO(status, lt_probe_logits(model, &after, err), done);
+    LT_TRY_GOTO(status,
+                lt_compare_logits(before, &after, lt_logit_bound(dtype), "the merged model",
+                                  &difference, err),
+                done);
+    printf(
+        "verified      logits differ by at most %.2e (the largest is %.2f), %.2e of their size\n",
+        difference.worst, difference.largest, difference.relative);
 done:
-    free(after);
+    lt_logit_probe_free(&after);
     lt_model_free(model);
     return status;
 }
@@ -174,8 +114,8 @@ done:
 /* --- The command ------------------------------------------------------------------------------ */
 
 static lt_status write_model(const merge_settings *s, const lt_opened_model *opened,
-                             const lt_backend *backend, lt_dtype dtype, const float *before,
-                             int64_t count, lt_err *err)
+                             const lt_backend *backend, lt_dtype dtype,
+                             const lt_logit_probe *before, lt_err *err)
 {
     lt_new_directory directory = {0};
     lt_status status;
@@ -186,23 +126,12 @@ static lt_status write_model(const merge_settings *s, const lt_opened_model *ope
         LT_TRY_GOTO(status, lt_tokenizer_save(opened->tokenizer, directory.temporary, err), done);
     if (opened->notes.has_template)
         LT_TRY_GOTO(status, lt_model_notes_save(&opened->notes, directory.temporary, err), done);
-    if (before)
-        LT_TRY_GOTO(status, verify(directory.temporary, backend, before, count, dtype, err), done);
+    if (s->verify)
+        LT_TRY_GOTO(status, verify(directory.temporary, backend, before, dtype, err), done);
     status = lt_new_directory_commit(&directory, false, err);
 done:
     if (status != LT_OK) lt_new_directory_abort(&directory);
     return status;
-}
-
-/* An answer of the merged model ends as one of the adapter's did. */
-static void take_stop_token(lt_opened_model *opened)
-{
-    const char *stop =
-        opened->notes.has_template ? lt_template_stop_token(opened->notes.template_) : NULL;
-    int32_t id = stop && opened->tokenizer ? lt_tokenizer_token_id(opened->tokenizer, stop) : -1;
-    if (id < 0) return;
-    opened->model->config.eos_token_ids[0] = id;
-    opened->model->config.eos_token_count = 1;
 }
 
 static lt_status merge(const merge_settings *s, const lt_backend *backend, lt_opened_model *opened,
@@ -210,20 +139,19 @@ static lt_status merge(const merge_settings *s, const lt_backend *backend, lt_op
 {
     lt_adapter *adapter = opened->model->adapters[0];
     lt_dtype dtype;
-    float *before = NULL;
-    int64_t count = 0;
+    lt_logit_probe before = {0};
     lt_status status;
     /* what can not be merged is refused before anything is asked or computed */
     if (lt_adapter_virtual_tokens(adapter) > 0)
         return lt_adapter_merge(opened->model, adapter, err);
     LT_TRY(choose_dtype(s, opened->model, adapter, &dtype, err));
-    if (s->verify) LT_TRY_GOTO(status, probe(opened->model, &before, &count, err), done);
+    if (s->verify) LT_TRY_GOTO(status, lt_probe_logits(opened->model, &before, err), done);
     LT_TRY_GOTO(status, lt_adapter_merge(opened->model, adapter, err), done);
-    take_stop_token(opened);
-    LT_TRY_GOTO(status, write_model(s, opened, backend, dtype, before, count, err), done);
+    lt_take_stop_token(opened);
+    LT_TRY_GOTO(status, write_model(s, opened, backend, dtype, &before, err), done);
     printf("merged model  %s (%s)\n", s->output, lt_dtype_name(dtype));
 done:
-    free(before);
+    lt_logit_probe_free(&before);
     return status;
 }
 

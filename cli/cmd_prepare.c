@@ -26,8 +26,9 @@ static const lt_option options[] = {
      .choices = "auto|dolly|alpaca|messages|sharegpt|completion|text",
      .help = "Record format; auto decides by the first record's keys."},
     {"template", LT_OPTION_CHOICE, offsetof(settings, template_),
-     .choices = "dolly|alpaca|chatml|plain",
-     .help = "How a record is written out; by default the one that goes with the format."},
+     .choices = "dolly|alpaca|chatml|plain|chat",
+     .help = "How a record is written out; by default the one that goes with the format. chat: the "
+             "tokenizer's own chat template."},
     {"max-length", LT_OPTION_INT, offsetof(settings, max_length), .min = 0, .max = INT32_MAX,
      .help = "Drop records of at least this many tokens; 0: the tokenizer's model_max_length, or "
              "1024. Plain text is never dropped."},

@@ -9,14 +9,16 @@
 #include "base/fsio.h"
 #include "base/json.h"
 #include "cli/adapters.h"
+#include "cli/chat_history.h"
 #include "cli/cli.h"
+#include "data_pipeline/chat_template.h"
 #include "train/device.h"
 #include "train/open_model.h"
 
 #define MAX_INPUT_BYTES ((size_t)1 << 28)
 
 typedef struct settings {
-    char *model, *text, *ids, *input;
+    char *model, *text, *ids, *input, *messages;
     lt_string_list adapter;
     int64_t top, threads;
     bool bos, json;
@@ -34,6 +36,9 @@ static const lt_option options[] = {
      .help = "Token ids to score, instead of a text."},
     {"input", LT_OPTION_STRING, offsetof(settings, input), .metavar = "FILE",
      .help = "File whose whole contents are the text to score."},
+    {"messages", LT_OPTION_STRING, offsetof(settings, messages), .metavar = "FILE",
+     .help = "JSON list of messages, or an object with one under \"messages\": scores what the "
+             "assistant wrote of the conversation, in the model's template."},
     {"top", LT_OPTION_INT, offsetof(settings, top), .min = 0, .max = 1000,
      .help = "Also show the likeliest tokens at each place, this many."},
     {"bos", LT_OPTION_FLAG, offsetof(settings, bos),
@@ -51,7 +56,7 @@ static const lt_option options[] = {
 static const lt_option_table table = {
     .command = "lathe score",
     .synopsis = "lathe score --model DIR [--adapter DIR] (--text TEXT | --ids \"ID ...\" | --input "
-                "FILE) [OPTIONS]",
+                "FILE | --messages FILE) [OPTIONS]",
     .description = "Prints the natural-log probability of each token given those before it, their "
                    "sum, and the perplexity.\n\n"
                    "  lathe score --model out/final --text \"The sky is blue.\" --top 3",
@@ -65,6 +70,7 @@ typedef struct alternative {
 
 typedef struct scores {
     lt_ids ids;
+    lt_buffer mask;            /* [ids] 1: counts, 0: does not; or empty: all but the first do */
     double *log_probabilities; /* [ids]; of the first: not meaningful */
     alternative *top;          /* [ids, settings.top]; of the first: not meaningful */
     double sum;
@@ -122,6 +128,52 @@ static lt_status read_ids(const settings *s, const lt_model *model, const lt_tok
 done:
     lt_buffer_free(&file);
     return status;
+}
+
+/* A conversation in the template that the model was trained with, else in its tokenizer's own. */
+static lt_status read_messages(const settings *s, const lt_opened_model *opened, scores *out,
+                               lt_err *err)
+{
+    lt_chat_template *chat = NULL;
+    lt_encoder *encoder = NULL;
+    lt_conversation conversation = {0};
+    json_t *messages = NULL;
+    const lt_model_notes *notes = &opened->notes;
+    lt_template template_ = notes->has_template ? notes->template_ : LT_TEMPLATE_CHAT;
+    if (s->bos)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "--bos does not go with --messages: the template says "
+                       "what a conversation begins with");
+    lt_status status;
+    LT_TRY_GOTO(status, lt_chat_read_messages(s->messages, &messages, err), done);
+    LT_TRY_GOTO(status, lt_chat_template_of(template_, opened->tokenizer, &chat, err), done);
+    LT_TRY_GOTO(status, lt_encoder_create(opened->tokenizer, &encoder, err), done);
+    conversation.messages = messages;
+    LT_TRY_GOTO(status,
+                lt_chat_template_encode(chat, encoder, &conversation, s->messages, &out->ids,
+                                        &out->mask, err),
+                done);
+    if (out->mask.size > 0) out->mask.data[0] = 0; /* predicted from nothing */
+    if (!memchr(lt_buffer_text(&out->mask), 1, out->mask.size))
+        status = lt_fail(err, LT_ERR_FORMAT, "%s: the assistant wrote nothing in it", s->messages);
+done:
+    json_decref(messages);
+    lt_encoder_free(encoder);
+    lt_chat_template_free(chat);
+    return status;
+}
+
+static bool counts(const scores *s, size_t i)
+{
+    return s->mask.size > 0 ? s->mask.data[i] : i > 0;
+}
+
+static size_t count_scored(const scores *s)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < s->ids.count; i++)
+        count += counts(s, i);
+    return count;
 }
 
 static lt_status check_ids(const lt_ids *ids, const lt_model *model, lt_err *err)
@@ -231,7 +283,7 @@ static lt_status score(const lt_model *model, int64_t top, scores *out, lt_err *
         if (!isfinite(out->log_probabilities[i]))
             status = lt_fail(err, LT_ERR_NUMERIC, "the probability of token %lld is not finite",
                              (long long)i);
-        out->sum += out->log_probabilities[i];
+        if (counts(out, (size_t)i)) out->sum += out->log_probabilities[i];
     }
 done:
     lt_workspace_free(workspace);
@@ -275,11 +327,12 @@ static lt_status print_json(const scores *s, const lt_tokenizer *tokenizer, int6
         const alternative *row = s->top + (int64_t)i * top;
         json_array_append_new(ids, json_integer(s->ids.data[i]));
         json_array_append_new(tokens, token_json(tokenizer, s->ids.data[i], &text));
-        json_array_append_new(logs, i > 0 ? json_real(s->log_probabilities[i]) : json_null());
+        bool shown = counts(s, i);
+        json_array_append_new(logs, shown ? json_real(s->log_probabilities[i]) : json_null());
         if (top > 0)
-            json_array_append_new(tops, i > 0 ? top_json(tokenizer, row, top, &text) : json_null());
+            json_array_append_new(tops, shown ? top_json(tokenizer, row, top, &text) : json_null());
     }
-    size_t scored = s->ids.count - 1;
+    size_t scored = count_scored(s);
     json_t *root =
         json_pack("{s:o, s:o, s:o, s:f, s:I, s:o}", "ids", ids, "tokens", tokens,
                   "log_probabilities", logs, "sum", s->sum, "scored", (json_int_t)scored,
@@ -323,9 +376,10 @@ static void print_piece(const lt_tokenizer *tokenizer, int32_t id, lt_buffer *te
 static void print_table(const scores *s, const lt_tokenizer *tokenizer, int64_t top)
 {
     lt_buffer text = {0};
-    size_t scored = s->ids.count - 1;
+    size_t scored = count_scored(s);
     printf("%6s %8s %10s  token%s\n", "place", "id", "log p", top > 0 ? "; likeliest" : "");
     for (size_t i = 0; i < s->ids.count; i++) {
+        if (s->mask.size > 0 && !counts(s, i)) continue;
         if (i == 0)
             printf("%6zu %8d %10s  ", i, s->ids.data[i], "-");
         else
@@ -357,8 +411,8 @@ static lt_status run(const settings *s, lt_err *err)
     lt_opened_model opened = {0};
     lt_cli_adapters adapters = {0};
     scores result = {0};
-    if (!!s->text + !!s->ids + !!s->input != 1)
-        return lt_fail(err, LT_ERR_USAGE, "give one of --text, --ids and --input");
+    if (!!s->text + !!s->ids + !!s->input + !!s->messages != 1)
+        return lt_fail(err, LT_ERR_USAGE, "give one of --text, --ids, --input and --messages");
     if (s->adapter.count > 1)
         return lt_fail(err, LT_ERR_USAGE, "a text is scored with one --adapter at a time");
     LT_TRY_GOTO(status, lt_cli_read_adapters(&s->adapter, &adapters, err), done);
@@ -369,7 +423,10 @@ static lt_status run(const settings *s, lt_err *err)
                 lt_open_model(lt_buffer_text(&directory), adapters.sources, adapters.count, !s->ids,
                               device.backend, &opened, err),
                 done);
-    LT_TRY_GOTO(status, read_ids(s, opened.model, opened.tokenizer, &result.ids, err), done);
+    LT_TRY_GOTO(status,
+                s->messages ? read_messages(s, &opened, &result, err)
+                            : read_ids(s, opened.model, opened.tokenizer, &result.ids, err),
+                done);
     LT_TRY_GOTO(status, check_ids(&result.ids, opened.model, err), done);
     int64_t top = lt_min_i64(s->top, opened.model->config.vocab_size);
     LT_TRY_GOTO(status, score(opened.model, top, &result, err), done);
@@ -379,6 +436,7 @@ static lt_status run(const settings *s, lt_err *err)
         print_table(&result, opened.tokenizer, top);
 done:
     lt_ids_free(&result.ids);
+    lt_buffer_free(&result.mask);
     free(result.log_probabilities);
     free(result.top);
     lt_close_model(&opened);

@@ -19,8 +19,11 @@ static const command commands[] = {
     {"init", lt_cmd_init, "make a fresh model"},
     {"train", lt_cmd_train, "train or fine-tune a model"},
     {"generate", lt_cmd_generate, "answer prompts with a model"},
+    {"chat", lt_cmd_chat, "talk with a model in the terminal"},
     {"score", lt_cmd_score, "log-probability of each token of a text"},
+    {"eval", lt_cmd_eval, "measure a model on tasks and data, compare two"},
     {"merge", lt_cmd_merge, "put a LoRA adapter into its model's weights"},
+    {"export", lt_cmd_export, "write a model for transformers, vLLM, PEFT or llama.cpp"},
     {"inspect", lt_cmd_inspect, "show what is in a dataset, model, adapter or checkpoint"},
     {"devices", lt_cmd_devices, "list CPU and GPUs, and what --device auto chooses"},
 };

@@ -109,15 +109,17 @@ static lt_status matcher_build(lt_token_matcher *matcher, const lt_added_tokens 
     return LT_OK;
 }
 
-/* The longest pattern that text[at..size) begins with, or -1. */
-static int32_t longest_at(const lt_token_matcher *matcher, const char *text, size_t at, size_t size)
+/* The longest pattern that begins where the scan is, or -1. */
+static int32_t longest_at(const lt_token_matcher *matcher, const lt_token_scan *scan)
 {
     int32_t found = -1;
-    int32_t node = matcher->root[(unsigned char)text[at]];
-    for (size_t i = at + 1; node >= 0; i++) {
+    const unsigned char *text = (const unsigned char *)scan->text, *barred = scan->barred;
+    if (barred && barred[scan->position]) return -1;
+    int32_t node = matcher->root[text[scan->position]];
+    for (size_t i = scan->position + 1; node >= 0; i++) {
         if (matcher->terminal[node] >= 0) found = matcher->terminal[node];
-        if (i == size) break;
-        node = child(matcher, node, (unsigned char)text[i]);
+        if (i == scan->size || (barred && barred[i])) break;
+        node = child(matcher, node, text[i]);
     }
     return found;
 }
@@ -163,7 +165,7 @@ const lt_added_token *lt_token_scan_next(lt_token_scan *scan, size_t *begin, siz
             scan->position++;
             continue;
         }
-        int32_t index = longest_at(matcher, scan->text, scan->position, scan->size);
+        int32_t index = longest_at(matcher, scan);
         if (index < 0) {
             scan->position++;
             continue;

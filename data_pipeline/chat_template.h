@@ -1,12 +1,13 @@
 /* Chat templates: a conversation to ids by the Jinja template that a tokenizer carries, the same
  * code for datasets, chat and scoring.
  *
- * Only special tokens that the template itself wrote become their ids; a message that spells one
- * stays text. What is trained is known from the rendering, not searched for: the bytes inside
- * {% generation %} blocks; where the template has none, each answer from where the model would take
- * over (the end of the same conversation rendered up to there with add_generation_prompt, when that
- * is how the text begins; else where the message begins) to the special token that closes it. Text
- * is cut at the edges of what is trained, so that a prompt's ids are those that were trained with.
+ * Only special tokens that the template itself wrote become their ids (the names of the usual roles
+ * count as its own); a message that spells one stays text. What is trained is known from the
+ * rendering, not searched for: the bytes inside {% generation %} blocks; where the template has
+ * none, each answer from where the model would take over (the end of the same conversation rendered
+ * up to there with add_generation_prompt, when that is how the text begins; else where the message
+ * begins) to the special token that closes it. Text is cut at the edges of what is trained, so that
+ * a prompt's ids are those that were trained with.
  */
 #ifndef LT_DATA_PIPELINE_CHAT_TEMPLATE_H
 #define LT_DATA_PIPELINE_CHAT_TEMPLATE_H
@@ -19,7 +20,17 @@ typedef struct lt_chat_template lt_chat_template;
  * ones "default"). LT_ERR_USAGE when it has none. The tokenizer outlives it. */
 lt_status lt_chat_template_create(const lt_tokenizer *tokenizer, lt_chat_template **out,
                                   lt_err *err);
+/* The same of any source; `where` starts the messages about it. */
+lt_status lt_chat_template_compile(const lt_tokenizer *tokenizer, const char *source,
+                                   const char *where, lt_chat_template **out, lt_err *err);
+/* Of any template: the tokenizer's own for LT_TEMPLATE_CHAT, else what lt_template_to_jinja gives.
+ */
+lt_status lt_chat_template_of(lt_template template_, const lt_tokenizer *tokenizer,
+                              lt_chat_template **out, lt_err *err);
 void lt_chat_template_free(lt_chat_template *chat);
+/* The one of the encoder's tokenizer, compiled when it is first asked for; borrowed from the
+ * encoder. */
+lt_status lt_encoder_chat_template(lt_encoder *encoder, const lt_chat_template **out, lt_err *err);
 
 /* A conversation as templates see it: a JSON array of {"role", "content"}, any further keys kept.
  */

@@ -16,8 +16,7 @@ static void print_facts(const lt_dataset *dataset, const char *path, FILE *out)
 {
     const lt_prepare_report *r = &dataset->report;
     const lt_tokenizer *tokenizer = dataset->tokenizer;
-    const char *stop = lt_template_stop_token(r->template_);
-    if (!stop) stop = lt_tokenizer_token(tokenizer, lt_tokenizer_eos_id(tokenizer));
+    const char *stop = lt_tokenizer_token(tokenizer, lt_template_stop_id(r->template_, tokenizer));
     fprintf(out, "%s: dataset made by lathe prepare, hash verified\n\n", path);
     fprintf(out, "  record format    %s\n", lt_record_format_name(r->format));
     fprintf(out, "  template         %s (answers end with %s)\n", lt_template_name(r->template_),

@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "data_pipeline/chat_template.h"
 #include "data_pipeline/dedup.h"
 #include "data_pipeline/record_fields.h"
 
@@ -145,7 +146,10 @@ static lt_status start_encoding(preparation *p, lt_err *err)
         LT_TRY(lt_encoder_create(p->tokenizer, &p->encoders[p->threads], err));
         p->threads++;
     }
-    return LT_OK;
+    /* a template that is broken is so for every record */
+    const lt_chat_template *chat;
+    if (p->report.template_ != LT_TEMPLATE_CHAT) return LT_OK;
+    return lt_encoder_chat_template(p->encoders[0], &chat, err);
 }
 
 /* --- One batch --- */

@@ -15,16 +15,17 @@
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|" \
     " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
+static const struct {
+    const char *pattern;
+    lt_pretokenizer_kind kind;
+} known[] = {
+    {GPT2_PATTERN, LT_SPLIT_GPT2},
+    {LLAMA3_PATTERN, LT_SPLIT_LLAMA3},
+    {QWEN2_PATTERN, LT_SPLIT_QWEN2},
+};
+
 bool lt_split_kind_of_regex(const char *pattern, lt_pretokenizer_kind *out)
 {
-    static const struct {
-        const char *pattern;
-        lt_pretokenizer_kind kind;
-    } known[] = {
-        {GPT2_PATTERN, LT_SPLIT_GPT2},
-        {LLAMA3_PATTERN, LT_SPLIT_LLAMA3},
-        {QWEN2_PATTERN, LT_SPLIT_QWEN2},
-    };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(pattern, known[i].pattern) == 0) {
             *out = known[i].kind;
@@ -32,6 +33,13 @@ bool lt_split_kind_of_regex(const char *pattern, lt_pretokenizer_kind *out)
         }
     }
     return false;
+}
+
+const char *lt_split_regex(lt_pretokenizer_kind kind)
+{
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].kind == kind) return known[i].pattern;
+    return NULL;
 }
 
 typedef const unsigned char *cursor;

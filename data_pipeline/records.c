@@ -28,7 +28,7 @@ static const format_info formats[] = {
                           {"instruction", "output"},
                           {"input", "system", "category"},
                           "output"},
-    [LT_FORMAT_MESSAGES] = {"messages", {"messages"}, {"category"}, NULL},
+    [LT_FORMAT_MESSAGES] = {"messages", {"messages"}, {"category", "tools"}, NULL},
     [LT_FORMAT_SHAREGPT] = {"sharegpt", {"conversations"}, {"system", "category"}, NULL},
     [LT_FORMAT_COMPLETION] = {"completion", {"prompt", "completion"}, {"category"}, "completion"},
     [LT_FORMAT_TEXT] = {"text", {"text"}, {"category"}, NULL},
@@ -319,6 +319,7 @@ static lt_status read_message(const char *where, size_t index, const json_t *jso
             "place of a text, are not supported",
             where, index + 1, content_key);
     out->content = json_string_value(content);
+    out->json = json;
     bool may_be_empty = out->role == LT_ROLE_SYSTEM || out->role == LT_ROLE_TOOL;
     if (!may_be_empty && is_blank(out->content))
         return lt_fail(err, LT_ERR_FORMAT,
@@ -375,6 +376,8 @@ static lt_status read_fields(const lt_field_source *source, lt_record *out, lt_e
         break;
     case LT_FORMAT_MESSAGES:
         LT_TRY(multi_turn(source, "messages", "role", "content", out, err));
+        out->tools = json_object_get(source->json, key_of(source->columns, "tools"));
+        if (json_is_null(out->tools)) out->tools = NULL;
         break;
     case LT_FORMAT_SHAREGPT:
         LT_TRY(multi_turn(source, "conversations", "from", "value", out, err));

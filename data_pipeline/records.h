@@ -36,6 +36,7 @@ typedef enum lt_role { LT_ROLE_SYSTEM, LT_ROLE_USER, LT_ROLE_ASSISTANT, LT_ROLE_
 typedef struct lt_message {
     lt_role role;
     const char *content; /* UTF-8, borrowed from the record's JSON; may hold any text but NUL */
+    const json_t *json;  /* the whole of it, borrowed too */
 } lt_message;
 
 /* One record in the one form that all formats are read into. */
@@ -46,10 +47,11 @@ typedef struct lt_record {
     const char *category;                         /* or NULL */
     lt_message *messages;                         /* multi-turn formats; owned */
     size_t message_count;
-    const char *text; /* LT_FORMAT_TEXT */
-    bool whole_file;  /* LT_FORMAT_TEXT: `text` is a plain-text file from beginning to end */
-    json_t *json;     /* owns the strings */
-    char where[512];  /* "file.jsonl:17" */
+    const json_t *tools; /* LT_FORMAT_MESSAGES: what chat templates list as callable, or NULL */
+    const char *text;    /* LT_FORMAT_TEXT */
+    bool whole_file;     /* LT_FORMAT_TEXT: `text` is a plain-text file from beginning to end */
+    json_t *json;        /* owns the strings */
+    char where[512];     /* "file.jsonl:17" */
 } lt_record;
 
 void lt_record_free(lt_record *record);
@@ -88,6 +90,7 @@ typedef enum lt_template {
     LT_TEMPLATE_ALPACA,
     LT_TEMPLATE_CHATML,
     LT_TEMPLATE_PLAIN, /* prompt and completion with nothing between them; also plain text */
+    LT_TEMPLATE_CHAT,  /* the tokenizer's own chat template (chat_template.h) */
 } lt_template;
 
 const char *lt_template_name(lt_template template_);
@@ -97,8 +100,9 @@ lt_template lt_template_default(lt_record_format format);
 /* The special tokens a template needs in the tokenizer, in the order of their ids; NULL-terminated,
  * maybe empty. */
 const char *const *lt_template_special_tokens(lt_template template_);
-/* The token that ends an answer: "### End", "<|im_end|>", or NULL for the tokenizer's eos. */
-const char *lt_template_stop_token(lt_template template_);
+/* The token that ends an answer: "### End", "<|im_end|>", the one that the chat template writes
+ * behind it, else the tokenizer's eos; -1: there is none. */
+int32_t lt_template_stop_id(lt_template template_, const lt_tokenizer *tokenizer);
 
 /* Appends ids and mask (1: the loss counts this token) of a record, ended by the template's stop
  * token. Text between special tokens and mask edges is joined before it is encoded. Ids that the
@@ -114,6 +118,14 @@ lt_status lt_template_encode(lt_template template_, lt_encoder *encoder,
 lt_status lt_template_encode_prompt(lt_template template_, lt_encoder *encoder,
                                     const lt_tokenizer *tokenizer, const lt_record *record,
                                     lt_ids *ids, lt_err *err);
+
+/* The template in Jinja, for serving: the same ids, for a tokenizer that puts nothing in front of a
+ * text. A question's context has to be part of its message. NULL for chat. */
+const char *lt_template_jinja(lt_template template_);
+/* Appends the chat template that serves a model with this template and tokenizer: the same with the
+ * tokens that the tokenizer puts in front (BOS); for chat the tokenizer's own. */
+lt_status lt_template_to_jinja(lt_template template_, const lt_tokenizer *tokenizer, lt_buffer *out,
+                               lt_err *err);
 
 /* The whole record as text, for inspection and tests: what a reader would see, special tokens
  * spelled out. */

@@ -143,9 +143,8 @@ static bool write_split(hid_t file, const char *name, const lt_split_data *split
 static bool write_attributes(hid_t root, const lt_dataset *dataset)
 {
     const lt_prepare_report *report = &dataset->report;
-    const char *stop = lt_template_stop_token(report->template_);
-    if (!stop)
-        stop = lt_tokenizer_token(dataset->tokenizer, lt_tokenizer_eos_id(dataset->tokenizer));
+    int32_t stop_id = lt_template_stop_id(report->template_, dataset->tokenizer);
+    const char *stop = lt_tokenizer_token(dataset->tokenizer, stop_id);
     bool ok = write_text(root, "format", LT_STORE_FORMAT) &&
               write_integer(root, "version", LT_STORE_VERSION) &&
               write_text(root, "tokenizer_hash", lt_tokenizer_hash(dataset->tokenizer)) &&

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data_pipeline/records.h"
+#include "data_pipeline/chat_template.h"
 
 static const char *const dolly_tokens[] = {"### End", "### Instruction:", "### Response:\n", NULL};
 static const char *const chatml_tokens[] = {"<|im_start|>", "<|im_end|>", NULL};
@@ -18,6 +18,7 @@ static const struct {
     [LT_TEMPLATE_ALPACA] = {"alpaca", no_tokens, NULL},
     [LT_TEMPLATE_CHATML] = {"chatml", chatml_tokens, "<|im_end|>"},
     [LT_TEMPLATE_PLAIN] = {"plain", no_tokens, NULL},
+    [LT_TEMPLATE_CHAT] = {"chat", no_tokens, NULL},
 };
 enum { TEMPLATE_COUNT = sizeof templates / sizeof *templates };
 
@@ -41,8 +42,8 @@ lt_status lt_template_parse(const char *name, lt_template *out, lt_err *err)
             return LT_OK;
         }
     }
-    return lt_fail(err, LT_ERR_USAGE, "'%s' is no template; there are dolly, alpaca, chatml, plain",
-                   name);
+    return lt_fail(err, LT_ERR_USAGE,
+                   "'%s' is no template; there are dolly, alpaca, chatml, plain, chat", name);
 }
 
 lt_template lt_template_default(lt_record_format format)
@@ -65,9 +66,16 @@ const char *const *lt_template_special_tokens(lt_template template_)
     return templates[template_].special_tokens;
 }
 
-const char *lt_template_stop_token(lt_template template_)
+int32_t lt_template_stop_id(lt_template template_, const lt_tokenizer *tokenizer)
 {
-    return templates[template_].stop_token;
+    const char *token = templates[template_].stop_token;
+    lt_chat_template *chat = NULL;
+    int32_t id = -1;
+    if (token) return lt_tokenizer_token_id(tokenizer, token);
+    if (template_ == LT_TEMPLATE_CHAT && lt_chat_template_create(tokenizer, &chat, NULL) == LT_OK)
+        id = lt_chat_template_stop_id(chat);
+    lt_chat_template_free(chat);
+    return id >= 0 ? id : lt_tokenizer_eos_id(tokenizer);
 }
 
 /* --- Where a walk goes: ids and mask, or text --- */
@@ -276,15 +284,16 @@ static lt_status walk_text(writer *w, const char *text, bool has_prefix)
 
 /* --- ChatML --- */
 
+static const char *const role_names[] = {"system", "user", "assistant", "tool"};
+
 static lt_status add_chatml_message(writer *w, lt_role role, const char *text, const char *more,
                                     bool first)
 {
-    static const char *const names[] = {"system", "user", "assistant", "tool"};
     bool trained = role == LT_ROLE_ASSISTANT;
     /* The line feed after the message before belongs to no one, so nobody has to learn it. */
     if (!first) LT_TRY(add_text(w, "\n", false));
     LT_TRY(add_special(w, "<|im_start|>", false));
-    LT_TRY(add_text(w, names[role], false));
+    LT_TRY(add_text(w, role_names[role], false));
     LT_TRY(add_text(w, "\n", false));
     if (!text) return LT_OK; /* the model goes on from here */
     LT_TRY(add_text(w, text, trained));
@@ -325,6 +334,91 @@ static lt_status walk_chatml(writer *w)
     return add_chatml_message(w, LT_ROLE_ASSISTANT, answer, NULL, false);
 }
 
+/* --- The tokenizer's own template --- */
+
+/* `more`: an object whose further keys the message has too, or NULL. */
+static lt_status add_message(json_t *list, const json_t *more, const char *role,
+                             const char *content, lt_err *err)
+{
+    json_t *message = more ? json_copy((json_t *)more) : json_object();
+    if (json_object_set_new(message, "role", json_string(role)) == 0 &&
+        json_object_set_new(message, "content", json_string(content)) == 0 &&
+        json_array_append(list, message) == 0) {
+        json_decref(message);
+        return LT_OK;
+    }
+    json_decref(message);
+    return lt_fail_nomem(err, strlen(content), "a message");
+}
+
+static lt_status add_turn(json_t *list, const turn *t, bool prompt_only, lt_err *err)
+{
+    lt_buffer question = {0};
+    lt_status status = LT_OK;
+    if (t->system && *t->system)
+        LT_TRY_GOTO(status, add_message(list, NULL, "system", t->system, err), done);
+    LT_TRY_GOTO(status, lt_buffer_append_text(&question, t->instruction, err), done);
+    if (*t->context)
+        LT_TRY_GOTO(status, lt_buffer_printf(&question, err, "\n\n%s", t->context), done);
+    LT_TRY_GOTO(status, add_message(list, NULL, "user", lt_buffer_text(&question), err), done);
+    if (!prompt_only) status = add_message(list, NULL, "assistant", t->response, err);
+done:
+    lt_buffer_free(&question);
+    return status;
+}
+
+/* The record as messages; a prompt's without the answer. */
+static lt_status add_messages(json_t *list, const lt_record *record, bool prompt_only, lt_err *err)
+{
+    size_t count = record->message_count;
+    turn t;
+    if (!record->messages) {
+        LT_TRY(turn_of(record, LT_TEMPLATE_CHAT, &t, err));
+        return add_turn(list, &t, prompt_only, err);
+    }
+    if (record->system) LT_TRY(add_message(list, NULL, "system", record->system, err));
+    if (prompt_only && count && record->messages[count - 1].role == LT_ROLE_ASSISTANT) count--;
+    for (size_t i = 0; i < count; i++) {
+        const lt_message *message = &record->messages[i];
+        const json_t *more = record->format == LT_FORMAT_MESSAGES ? message->json : NULL;
+        LT_TRY(add_message(list, more, role_names[message->role], message->content, err));
+    }
+    return LT_OK;
+}
+
+static lt_status walk_chat(const writer *w, const lt_chat_template *chat)
+{
+    lt_conversation conversation = {.messages = json_array(),
+                                    .tools = w->record->tools,
+                                    .add_generation_prompt = w->prompt_only};
+    json_t *messages = (json_t *)conversation.messages;
+    if (!messages) return lt_fail_nomem(w->err, 64, "a conversation");
+    const char *where = w->record->where;
+    lt_status status = add_messages(messages, w->record, w->prompt_only, w->err);
+    if (status == LT_OK && w->out)
+        status = lt_chat_template_render(chat, &conversation, where, w->out, w->err);
+    else if (status == LT_OK)
+        status = lt_chat_template_encode(chat, w->encoder, &conversation, where, w->ids, w->mask,
+                                         w->err);
+    json_decref(messages);
+    return status;
+}
+
+static lt_status run_chat(const writer *w)
+{
+    const lt_chat_template *chat;
+    lt_chat_template *own = NULL;
+    lt_status status;
+    if (w->encoder) {
+        LT_TRY(lt_encoder_chat_template(w->encoder, &chat, w->err));
+        return walk_chat(w, chat);
+    }
+    LT_TRY(lt_chat_template_create(w->tokenizer, &own, w->err));
+    status = walk_chat(w, own);
+    lt_chat_template_free(own);
+    return status;
+}
+
 /* --- The walk --- */
 
 static lt_status walk(writer *w, lt_template template_)
@@ -342,6 +436,7 @@ static lt_status walk(writer *w, lt_template template_)
 
 static lt_status run(writer *w, lt_template template_)
 {
+    if (template_ == LT_TEMPLATE_CHAT) return run_chat(w);
     lt_status status = walk(w, template_);
     if (status == LT_OK && w->encoder) status = flush(w);
     lt_buffer_free(&w->pending);

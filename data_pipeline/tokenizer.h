@@ -42,7 +42,8 @@ void lt_tokenizer_free(lt_tokenizer *tokenizer); /* NULL is fine */
  */
 lt_status lt_tokenizer_save(const lt_tokenizer *tokenizer, const char *directory, lt_err *err);
 
-/* The same two texts as lt_tokenizer_save writes, for lt_tokenizer_parse. */
+/* The same two texts as lt_tokenizer_save writes, for lt_tokenizer_parse. What other files say is
+ * taken into the second: a chat_template.jinja, and named tokens of special_tokens_map.json. */
 lt_status lt_tokenizer_to_json(const lt_tokenizer *tokenizer, lt_buffer *tokenizer_json,
                                lt_buffer *tokenizer_config_json, lt_err *err);
 
@@ -66,6 +67,9 @@ bool lt_tokenizer_is_special(const lt_tokenizer *tokenizer, int32_t id);
 int32_t lt_tokenizer_bos_id(const lt_tokenizer *tokenizer);
 int32_t lt_tokenizer_eos_id(const lt_tokenizer *tokenizer);
 int32_t lt_tokenizer_pad_id(const lt_tokenizer *tokenizer);
+/* The Jinja source of its chat template: chat_template.jinja, else "chat_template" of
+ * tokenizer_config.json (of several named ones "default"); NULL: it has none. Borrowed. */
+const char *lt_tokenizer_chat_template(const lt_tokenizer *tokenizer);
 
 /* Adds special tokens (special, not normalised, no stripping) that the vocabulary lacks, with the
  * next free ids in the order given, and records them as additional_special_tokens. *added: how many

@@ -10,7 +10,10 @@ struct lt_encoder {
     lt_bpe_scratch scratch;
     lt_buffer normalized[2];
     lt_buffer step_text[LT_MAX_PRETOKENIZER_STEPS]; /* pieces that a step had to rewrite */
-    lt_ids *out;                                    /* of the call in progress */
+    lt_encoder_guest guest;
+    lt_text_place place; /* of the call in progress, as are these */
+    bool bare;           /* the words in work get nothing put in front of them */
+    lt_ids *out;
     lt_err *err;
 };
 
@@ -32,6 +35,7 @@ lt_status lt_encoder_create(const lt_tokenizer *tokenizer, lt_encoder **out, lt_
 void lt_encoder_free(lt_encoder *encoder)
 {
     if (!encoder) return;
+    if (encoder->guest.value) encoder->guest.free(encoder->guest.value);
     lt_bpe_cache_free(&encoder->cache);
     lt_bpe_scratch_free(&encoder->scratch);
     for (int i = 0; i < 2; i++)
@@ -39,6 +43,16 @@ void lt_encoder_free(lt_encoder *encoder)
     for (int i = 0; i < LT_MAX_PRETOKENIZER_STEPS; i++)
         lt_buffer_free(&encoder->step_text[i]);
     free(encoder);
+}
+
+lt_encoder_guest *lt_encoder_guest_of(lt_encoder *encoder)
+{
+    return &encoder->guest;
+}
+
+const lt_tokenizer *lt_encoder_tokenizer(const lt_encoder *encoder)
+{
+    return encoder->tokenizer;
 }
 
 static lt_status encode_word(lt_encoder *encoder, const char *word, size_t size)
@@ -78,7 +92,8 @@ static lt_status pretokenize(lt_encoder *encoder, size_t index, const char *text
 static lt_status prefix_space(lt_encoder *encoder, size_t index, const char *text, size_t size,
                               bool at_start)
 {
-    if (text[0] == ' ') return pretokenize(encoder, index + 1, text, size, at_start);
+    if (text[0] == ' ' || encoder->bare)
+        return pretokenize(encoder, index + 1, text, size, at_start);
     lt_buffer *piece = &encoder->step_text[index];
     lt_buffer_clear(piece);
     LT_TRY(lt_buffer_append(piece, " ", 1, encoder->err));
@@ -112,7 +127,8 @@ static lt_status metaspace(lt_encoder *encoder, size_t index, const char *text, 
     bool prepend =
         step->scheme == LT_PREPEND_ALWAYS || (step->scheme == LT_PREPEND_FIRST && at_start);
     bool marked = text[0] == ' ' || (size >= width && memcmp(text, step->replacement, width) == 0);
-    if (prepend && !marked) LT_TRY(lt_buffer_append(piece, step->replacement, width, encoder->err));
+    if (prepend && !marked && !encoder->bare)
+        LT_TRY(lt_buffer_append(piece, step->replacement, width, encoder->err));
     LT_TRY(lt_replace_all(text, size, " ", 1, step->replacement, width, piece, encoder->err));
     if (step->split) return split_metaspace(encoder, index, piece->data, piece->size, at_start);
     return pretokenize(encoder, index + 1, piece->data, piece->size, at_start);
@@ -162,16 +178,21 @@ static lt_status encode_piece(lt_encoder *encoder, const char *text, size_t size
     const lt_tokenizer *tokenizer = encoder->tokenizer;
     LT_TRY(lt_normalize(&tokenizer->normalizer, text, size, encoder->normalized, &text, &size,
                         encoder->err));
+    size_t prepended = lt_normalizer_prepended(&tokenizer->normalizer);
+    if (encoder->bare && size >= prepended) {
+        text += prepended;
+        size -= prepended;
+    }
     lt_token_scan scan = {.added = &tokenizer->added,
                           .matcher = &tokenizer->added.normalized,
                           .text = text,
                           .size = size,
                           .skip_special = skip_special};
-    size_t prepended = lt_normalizer_prepended(&tokenizer->normalizer);
     for (;;) {
         size_t begin, end;
         const lt_added_token *token = lt_token_scan_next(&scan, &begin, &end);
         LT_TRY(pretokenize(encoder, 0, text + begin, end - begin, at_start && begin <= prepended));
+        encoder->bare = false;
         if (!token) return LT_OK;
         LT_TRY(lt_ids_push(encoder->out, token->id, encoder->err));
     }
@@ -188,15 +209,17 @@ static lt_status encode_text(lt_encoder *encoder, const char *text, size_t size,
     for (;;) {
         size_t begin, end;
         const lt_added_token *token = lt_token_scan_next(&scan, &begin, &end);
+        bool at_start = begin == 0 && encoder->place == LT_TEXT_FIRST;
+        encoder->bare = begin == 0 && encoder->place == LT_TEXT_CONTINUED;
         if (end > begin)
-            LT_TRY(encode_piece(encoder, text + begin, end - begin, begin == 0, skip_special));
+            LT_TRY(encode_piece(encoder, text + begin, end - begin, at_start, skip_special));
         if (!token) return LT_OK;
         LT_TRY(lt_ids_push(encoder->out, token->id, encoder->err));
     }
 }
 
-lt_status lt_encode(lt_encoder *encoder, const char *text, size_t size, unsigned flags, lt_ids *out,
-                    lt_err *err)
+static lt_status encode(lt_encoder *encoder, const char *text, size_t size, unsigned flags,
+                        lt_ids *out, lt_err *err)
 {
     const lt_tokenizer *tokenizer = encoder->tokenizer;
     size_t valid = lt_utf8_valid_prefix(text, size), before = out->count;
@@ -215,4 +238,76 @@ lt_status lt_encode(lt_encoder *encoder, const char *text, size_t size, unsigned
 done:
     if (status != LT_OK) out->count = before;
     return status;
+}
+
+lt_status lt_encode(lt_encoder *encoder, const char *text, size_t size, unsigned flags, lt_ids *out,
+                    lt_err *err)
+{
+    encoder->place = LT_TEXT_FIRST;
+    return encode(encoder, text, size, flags, out, err);
+}
+
+lt_status lt_encode_part(lt_encoder *encoder, const char *text, size_t size, lt_text_place place,
+                         lt_ids *out, lt_err *err)
+{
+    encoder->place = place;
+    return encode(encoder, text, size, LT_ENCODE_PLAIN, out, err);
+}
+
+/* --- Special tokens of a text whose parts are from different hands ---------------------------- */
+
+typedef struct places {
+    lt_special_place **items;
+    size_t *count, capacity;
+} places;
+
+static lt_status add_place(places *list, const lt_special_place *place, lt_err *err)
+{
+    if (*list->count == list->capacity) {
+        size_t larger = list->capacity ? 2 * list->capacity : 32;
+        lt_special_place *moved = realloc(*list->items, larger * sizeof *moved);
+        if (!moved) return lt_fail_nomem(err, larger * sizeof *moved, "the special tokens");
+        *list->items = moved;
+        list->capacity = larger;
+    }
+    (*list->items)[(*list->count)++] = *place;
+    return LT_OK;
+}
+
+/* Adds the special tokens that the matcher knows of text[from..to); between them go those of
+ * `inner`, when there is one. */
+static lt_status scan_special(const lt_added_tokens *added, const lt_token_matcher *matcher,
+                              const lt_token_matcher *inner, const char *text, size_t from,
+                              size_t to, const unsigned char *barred, places *list, lt_err *err)
+{
+    lt_token_scan scan = {.added = added,
+                          .matcher = matcher,
+                          .text = text + from,
+                          .size = to - from,
+                          .barred = barred + from};
+    for (;;) {
+        size_t begin, end;
+        const lt_added_token *token = lt_token_scan_next(&scan, &begin, &end);
+        if (inner)
+            LT_TRY(scan_special(added, inner, NULL, text, from + begin, from + end, barred, list,
+                                err));
+        if (!token) return LT_OK;
+        lt_special_place place = {.begin = from + scan.position - token->pattern_size,
+                                  .end = from + scan.position,
+                                  .outer_begin = from + end,
+                                  .outer_end = from + scan.consumed,
+                                  .id = token->id};
+        if (token->special) LT_TRY(add_place(list, &place, err));
+    }
+}
+
+lt_status lt_find_special(const lt_tokenizer *tokenizer, const char *text, size_t size,
+                          const unsigned char *barred, lt_special_place **out, size_t *count,
+                          lt_err *err)
+{
+    const lt_added_tokens *added = &tokenizer->added;
+    places list = {.items = out, .count = count};
+    *out = NULL;
+    *count = 0;
+    return scan_special(added, &added->raw, &added->normalized, text, 0, size, barred, &list, err);
 }

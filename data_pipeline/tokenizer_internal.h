@@ -158,6 +158,7 @@ typedef struct lt_pretokenizer {
 
 /* The splitter whose regular expression is spelled `pattern`. */
 bool lt_split_kind_of_regex(const char *pattern, lt_pretokenizer_kind *out);
+const char *lt_split_regex(lt_pretokenizer_kind kind); /* NULL: it is no splitter */
 /* Length of the first word of text[0..size), size >= 1. */
 size_t lt_split_next(lt_pretokenizer_kind kind, const char *text, size_t size);
 
@@ -212,6 +213,8 @@ typedef struct lt_token_scan {
     size_t position; /* where the search goes on */
     size_t consumed; /* end of the last token, swallowed spaces included */
     bool skip_special;
+    /* [size], or NULL: only where every byte is 0 is there a token */
+    const unsigned char *barred;
 } lt_token_scan;
 
 const lt_added_token *lt_token_scan_next(lt_token_scan *scan, size_t *begin, size_t *end);
@@ -356,8 +359,40 @@ lt_status lt_tokenizer_from_json(json_t *json, json_t *config, json_t *special_m
                                  const char *where, lt_tokenizer **out, lt_err *err);
 /* After added tokens or config have changed: ids of bos, eos, pad; vocab_size; hash. */
 lt_status lt_tokenizer_refresh(lt_tokenizer *tokenizer, lt_err *err);
+/* "bos_token" and the like: tokenizer_config.json first, then special_tokens_map.json; or NULL. */
+const char *lt_tokenizer_named_token(const lt_tokenizer *tokenizer, const char *key);
 /* The content of a special token entry (a string, or an object with `content`), or NULL. */
 const char *lt_special_token_content(const json_t *entry);
+
+/* tokenizer_encode.c. Special tokens of text[0..size) where no byte of them is barred ([size]), the
+ * leftmost and longest, as the reference library finds them in a whole text. */
+typedef struct lt_special_place {
+    size_t begin, end;             /* the token itself */
+    size_t outer_begin, outer_end; /* with the white space that it swallows */
+    int32_t id;
+} lt_special_place;
+/* Appends to *places [*count], which the caller frees. */
+lt_status lt_find_special(const lt_tokenizer *tokenizer, const char *text, size_t size,
+                          const unsigned char *barred, lt_special_place **places, size_t *count,
+                          lt_err *err);
+
+/* One thing that lives as long as the encoder: what others keep for each thread. */
+typedef struct lt_encoder_guest {
+    void *value; /* or NULL */
+    void (*free)(void *value);
+} lt_encoder_guest;
+lt_encoder_guest *lt_encoder_guest_of(lt_encoder *encoder);
+const lt_tokenizer *lt_encoder_tokenizer(const lt_encoder *encoder);
+
+/* Where a text that is encoded in pieces stands in the whole. */
+typedef enum lt_text_place {
+    LT_TEXT_FIRST,       /* at its beginning */
+    LT_TEXT_AFTER_TOKEN, /* after a token: as encoding the whole would treat it */
+    LT_TEXT_CONTINUED,   /* in the middle of a text: nothing is put in front */
+} lt_text_place;
+/* lt_encode, plain, of a part of a text. */
+lt_status lt_encode_part(lt_encoder *encoder, const char *text, size_t size, lt_text_place place,
+                         lt_ids *out, lt_err *err);
 
 /* tokenizer_load.c. The tokenizer.json of a GPT-2 vocabulary; takes over the three references. NULL
  * when there is no memory. */

@@ -202,6 +202,8 @@ static lt_status load_chat_template(lt_tokenizer *tokenizer, const char *directo
         status = lt_read_file(path.data, MAX_TEXT_FILE, &text, err);
         if (status == LT_OK && strlen(lt_buffer_text(&text)) != text.size)
             status = lt_fail(err, LT_ERR_FORMAT, "%s: has a NUL byte", path.data);
+        if (status == LT_OK && lt_utf8_valid_prefix(lt_buffer_text(&text), text.size) != text.size)
+            status = lt_fail(err, LT_ERR_FORMAT, "%s: is not UTF-8", path.data);
         if (status == LT_OK) {
             tokenizer->chat_template = text.data ? text.data : strdup("");
             text = (lt_buffer){0};

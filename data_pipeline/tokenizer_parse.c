@@ -76,11 +76,29 @@ const char *lt_tokenizer_hash(const lt_tokenizer *tokenizer)
     return tokenizer->hash;
 }
 
-/* The id of "bos_token" and the like: tokenizer_config.json first, then special_tokens_map.json. */
-static int32_t named_token(const lt_tokenizer *tokenizer, const char *key)
+const char *lt_tokenizer_chat_template(const lt_tokenizer *tokenizer)
+{
+    if (tokenizer->chat_template) return tokenizer->chat_template;
+    const json_t *own = json_object_get(tokenizer->config, "chat_template");
+    for (size_t i = 0; i < json_array_size(own); i++) {
+        const json_t *entry = json_array_get(own, i);
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        if (name && strcmp(name, "default") == 0)
+            return json_string_value(json_object_get(entry, "template"));
+    }
+    return json_string_value(own);
+}
+
+const char *lt_tokenizer_named_token(const lt_tokenizer *tokenizer, const char *key)
 {
     const char *content = lt_special_token_content(json_object_get(tokenizer->config, key));
-    if (!content) content = lt_special_token_content(json_object_get(tokenizer->special_map, key));
+    if (content) return content;
+    return lt_special_token_content(json_object_get(tokenizer->special_map, key));
+}
+
+static int32_t named_token(const lt_tokenizer *tokenizer, const char *key)
+{
+    const char *content = lt_tokenizer_named_token(tokenizer, key);
     return content ? lt_tokenizer_token_id(tokenizer, content) : -1;
 }
 

@@ -78,13 +78,27 @@ done:
     return status;
 }
 
+/* What is in files of its own otherwise. */
+static lt_status take_in_other_files(const lt_tokenizer *tokenizer, json_t *config, lt_err *err)
+{
+    static const char *const keys[] = {"unk_token", "sep_token", "cls_token", "mask_token"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *token = lt_tokenizer_named_token(tokenizer, keys[i]);
+        if (token && !lt_special_token_content(json_object_get(config, keys[i])))
+            LT_TRY(set(config, keys[i], json_string(token), err));
+    }
+    if (!tokenizer->chat_template) return LT_OK;
+    return set(config, "chat_template", json_string(tokenizer->chat_template), err);
+}
+
 lt_status lt_tokenizer_to_json(const lt_tokenizer *tokenizer, lt_buffer *tokenizer_json,
                                lt_buffer *tokenizer_config_json, lt_err *err)
 {
     json_t *config;
     LT_TRY(lt_json_dump(tokenizer->json, 2, tokenizer_json, err));
     LT_TRY(make_config(tokenizer, &config, err));
-    lt_status status = lt_json_dump(config, 2, tokenizer_config_json, err);
+    lt_status status = take_in_other_files(tokenizer, config, err);
+    if (status == LT_OK) status = lt_json_dump(config, 2, tokenizer_config_json, err);
     json_decref(config);
     return status;
 }

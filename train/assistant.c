@@ -2,12 +2,11 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "base/fsio.h"
 #include "base/json.h"
 #include "base/rng.h"
-#include "train/answer_text.h"
+#include "train/answer_stream.h"
 #include "train/open_model.h"
 
 #define DEFAULT_ROWS 8
@@ -65,6 +64,15 @@ done:
 
 /* --- Opening ---------------------------------------------------------------------------------- */
 
+/* Where no template was trained with. */
+static void use_chat_template(lt_assistant *assistant)
+{
+    if (assistant->notes.has_template || !lt_tokenizer_chat_template(assistant->tokenizer)) return;
+    assistant->notes.has_template = true;
+    assistant->notes.template_ = LT_TEMPLATE_CHAT;
+    assistant->untrained_template = true;
+}
+
 lt_status lt_assistant_open(const char *directory, const lt_adapter_source *adapters,
                             int64_t adapter_count, const lt_backend *backend, lt_assistant *out,
                             lt_err *err)
@@ -76,6 +84,7 @@ lt_status lt_assistant_open(const char *directory, const lt_adapter_source *adap
     out->owned_tokenizer = opened.tokenizer;
     out->tokenizer = opened.tokenizer;
     out->notes = opened.notes;
+    use_chat_template(out);
     lt_status status = lt_encoder_create(out->tokenizer, &out->encoder, err);
     if (status != LT_OK) lt_assistant_close(out);
     return status;
@@ -85,6 +94,7 @@ lt_status lt_assistant_wrap(lt_model *model, const lt_tokenizer *tokenizer,
                             const lt_model_notes *notes, lt_assistant *out, lt_err *err)
 {
     *out = (lt_assistant){.model = model, .tokenizer = tokenizer, .notes = *notes};
+    use_chat_template(out);
     LT_TRY(lt_check_token_rows(tokenizer, model, "answering held-out prompts", err));
     return lt_encoder_create(tokenizer, &out->encoder, err);
 }
@@ -130,13 +140,23 @@ static lt_status adopt_tokenizer(lt_assistant *assistant, const lt_dataset *data
     return lt_model_grow_vocab(assistant->model, tokens, err);
 }
 
+/* Whether ids and, where it is used, the chat template are the dataset's. */
+static bool writes_as(const lt_tokenizer *tokenizer, const lt_dataset *dataset)
+{
+    const lt_tokenizer *wanted = lt_dataset_tokenizer(dataset);
+    if (strcmp(lt_tokenizer_hash(tokenizer), lt_tokenizer_hash(wanted)) != 0) return false;
+    if (lt_dataset_template(dataset) != LT_TEMPLATE_CHAT) return true;
+    const char *own = lt_tokenizer_chat_template(tokenizer);
+    const char *theirs = lt_tokenizer_chat_template(wanted);
+    return own && theirs && strcmp(own, theirs) == 0;
+}
+
 lt_status lt_assistant_use_dataset(lt_assistant *assistant, const lt_dataset *dataset, lt_err *err)
 {
-    const char *wanted = lt_tokenizer_hash(lt_dataset_tokenizer(dataset));
-    if (strcmp(lt_tokenizer_hash(assistant->tokenizer), wanted) != 0)
-        LT_TRY(adopt_tokenizer(assistant, dataset, err));
+    if (!writes_as(assistant->tokenizer, dataset)) LT_TRY(adopt_tokenizer(assistant, dataset, err));
     assistant->notes.has_template = true;
     assistant->notes.template_ = lt_dataset_template(dataset);
+    assistant->untrained_template = false;
     return LT_OK;
 }
 
@@ -155,8 +175,9 @@ static lt_status encode_record(lt_assistant *assistant, const lt_record *record,
 {
     if (!assistant->notes.has_template)
         return lt_fail(err, LT_ERR_USAGE,
-                       "the model's directory has no lathe.json that names a prompt template: give "
-                       "--template, or the whole text with --prompt");
+                       "the model's directory has no lathe.json that names a prompt template, nor "
+                       "its tokenizer a chat template: give --template, or the whole text with "
+                       "--prompt");
     return lt_template_encode_prompt(assistant->notes.template_, assistant->encoder,
                                      assistant->tokenizer, record, out, err);
 }
@@ -213,19 +234,9 @@ static lt_status encode_prompts(lt_assistant *assistant, const lt_prompt *prompt
 
 /* --- Answers ---------------------------------------------------------------------------------- */
 
-typedef struct answer_state {
-    lt_stream_decoder decoder;
-    lt_stop_scanner scanner;
-    bool finished;
-} answer_state;
-
 typedef struct answering {
     const lt_answer_settings *settings;
-    answer_state *states; /* [count], as are answers */
-    lt_answer *answers;
-    lt_on_text on_text;
-    void *context;
-    lt_buffer decoded, shown; /* scratch: of one token */
+    lt_answer_stream *streams; /* [count] */
     lt_status status;
     lt_err *err;
 } answering;
@@ -235,88 +246,39 @@ static bool is_cancelled(const lt_answer_settings *settings)
     return settings->cancelled && *settings->cancelled;
 }
 
-/* Hands on what has become certain. */
-static lt_status show(answering *a, int64_t index)
-{
-    if (a->shown.size == 0) return LT_OK;
-    if (a->on_text) a->on_text(a->context, index, a->shown.data, a->shown.size);
-    lt_status status =
-        lt_buffer_append(&a->answers[index].text, a->shown.data, a->shown.size, a->err);
-    lt_buffer_clear(&a->shown);
-    return status;
-}
-
-static lt_status scan(answering *a, int64_t index)
-{
-    answer_state *state = &a->states[index];
-    lt_status status = lt_stop_scanner_feed(&state->scanner, lt_buffer_text(&a->decoded),
-                                            a->decoded.size, &a->shown, a->err);
-    lt_buffer_clear(&a->decoded);
-    if (state->scanner.stopped) a->answers[index].finish = LT_FINISH_STOP;
-    return status == LT_OK ? show(a, index) : status;
-}
-
-static lt_status finish_answer(answering *a, int64_t index)
-{
-    answer_state *state = &a->states[index];
-    if (state->finished) return LT_OK;
-    state->finished = true;
-    LT_TRY(lt_stream_decoder_finish(&state->decoder, &a->decoded, a->err));
-    LT_TRY(scan(a, index));
-    LT_TRY(lt_stop_scanner_finish(&state->scanner, &a->shown, a->err));
-    return show(a, index);
-}
-
-static lt_status take_token(answering *a, int64_t index, int32_t id, bool is_stop)
-{
-    answer_state *state = &a->states[index];
-    LT_TRY(lt_ids_push(&a->answers[index].ids, id, a->err));
-    if (is_stop) {
-        LT_TRY(finish_answer(a, index));
-        a->answers[index].finish = LT_FINISH_STOP;
-        return LT_OK;
-    }
-    LT_TRY(lt_stream_decoder_push(&state->decoder, id, &a->decoded, a->err));
-    return scan(a, index);
-}
-
 static bool on_token(void *context, int64_t index, int32_t id, bool is_stop)
 {
     answering *a = context;
-    if (a->status == LT_OK) a->status = take_token(a, index, id, is_stop);
-    return a->status == LT_OK && !a->states[index].scanner.stopped && !is_cancelled(a->settings);
+    lt_answer_stream *stream = &a->streams[index];
+    if (a->status == LT_OK) a->status = lt_answer_stream_take(stream, id, is_stop, a->err);
+    return a->status == LT_OK && !stream->scanner.stopped && !is_cancelled(a->settings);
 }
 
-/* The model's eos ids, the token that ends the template's answers, and the tokenizer's eos where
- * either of them leaves it at that. */
-static int64_t collect_stop_ids(const lt_assistant *assistant, int32_t ids[MAX_STOP_IDS])
+/* The model's eos ids and the token that ends the template's answers; where there is neither, the
+ * tokenizer's eos. */
+static int64_t collect_stop_ids(const lt_assistant *assistant, bool by_template,
+                                int32_t ids[MAX_STOP_IDS])
 {
     const lt_model_config *config = &assistant->model->config;
     int64_t count = 0;
     for (int i = 0; i < config->eos_token_count; i++)
         ids[count++] = config->eos_token_ids[i];
-    bool has_template = assistant->notes.has_template;
-    const char *stop = has_template ? lt_template_stop_token(assistant->notes.template_) : NULL;
-    int32_t id = stop ? lt_tokenizer_token_id(assistant->tokenizer, stop) : -1;
+    int32_t id =
+        by_template ? lt_template_stop_id(assistant->notes.template_, assistant->tokenizer) : -1;
     if (id >= 0) ids[count++] = id;
     id = lt_tokenizer_eos_id(assistant->tokenizer);
-    if (id >= 0 && (count == 0 || (has_template && !stop))) ids[count++] = id;
+    if (id >= 0 && count == 0) ids[count++] = id;
     return count;
 }
 
-static lt_status check_stop_texts(const lt_answer_settings *settings, lt_err *err)
+/* Whether answers end as the template's do. Raw prompts end so when it is the one trained with. */
+static bool ends_by_template(const lt_assistant *assistant, const lt_prompt *prompts, int64_t count)
 {
-    for (int64_t i = 0; i < settings->stop_text_count; i++) {
-        const utf8proc_uint8_t *at = (const utf8proc_uint8_t *)settings->stop_texts[i];
-        if (!*at) return lt_fail(err, LT_ERR_USAGE, "a stop text is empty");
-        while (*at) {
-            utf8proc_int32_t codepoint;
-            utf8proc_ssize_t n = utf8proc_iterate(at, -1, &codepoint);
-            if (n <= 0) return lt_fail(err, LT_ERR_USAGE, "a stop text is not UTF-8");
-            at += n;
-        }
-    }
-    return LT_OK;
+    if (!assistant->notes.has_template || !assistant->untrained_template)
+        return assistant->notes.has_template;
+    for (int64_t i = 0; i < count; i++)
+        if (!prompts[i].text) return true;
+    return false;
 }
 
 /* Sampling draws by (seed, sequence), and sequences count from 0 in every call. */
@@ -327,8 +289,8 @@ static uint64_t seed_of_call(const lt_answer_settings *settings)
     return lt_random_u64(seed, lt_rng_stream(LT_RNG_SAMPLE, (uint64_t)settings->first_index, 1), 0);
 }
 
-static lt_status generate(const lt_assistant *assistant, const lt_ids *ids,
-                          const lt_adapter *const *adapters, int64_t count,
+static lt_status generate(const lt_assistant *assistant, const lt_prompt *prompts,
+                          const lt_ids *ids, const lt_adapter *const *adapters, int64_t count,
                           const lt_answer_settings *settings, answering *a)
 {
     int32_t stop_ids[MAX_STOP_IDS];
@@ -337,7 +299,8 @@ static lt_status generate(const lt_assistant *assistant, const lt_ids *ids,
         .max_new_tokens = settings->max_new_tokens ? settings->max_new_tokens : limit,
         .sampling = settings->sampling,
         .stop_ids = stop_ids,
-        .stop_id_count = collect_stop_ids(assistant, stop_ids),
+        .stop_id_count =
+            collect_stop_ids(assistant, ends_by_template(assistant, prompts, count), stop_ids),
         .max_rows = settings->max_rows ? settings->max_rows : DEFAULT_ROWS,
         .adapters = adapters,
     };
@@ -345,33 +308,9 @@ static lt_status generate(const lt_assistant *assistant, const lt_ids *ids,
     LT_TRY(lt_model_generate(assistant->model, ids, count, &generation, on_token, a, a->err));
     LT_TRY(a->status);
     for (int64_t i = 0; i < count; i++)
-        LT_TRY(finish_answer(a, i)); /* those that ended by their length */
+        LT_TRY(lt_answer_stream_finish(&a->streams[i], a->err)); /* those that ended by length */
     if (is_cancelled(settings)) return lt_fail(a->err, LT_ERR_INTERRUPTED, "interrupted");
     return LT_OK;
-}
-
-static void prepare_states(answering *a, const lt_assistant *assistant, const lt_prompt *prompts,
-                           int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        lt_stream_decoder_init(&a->states[i].decoder, assistant->tokenizer, true);
-        /* a continued text keeps the space before its first word */
-        a->states[i].decoder.started = prompts[i].text && prompts[i].text[0];
-        a->states[i].scanner = (lt_stop_scanner){.stop_texts = a->settings->stop_texts,
-                                                 .stop_text_count = a->settings->stop_text_count,
-                                                 .trim_end = prompts[i].text == NULL};
-    }
-}
-
-static void free_states(answering *a, int64_t count)
-{
-    for (int64_t i = 0; a->states && i < count; i++) {
-        lt_stop_scanner_free(&a->states[i].scanner);
-        lt_buffer_free(&a->states[i].decoder.pending);
-    }
-    free(a->states);
-    lt_buffer_free(&a->decoded);
-    lt_buffer_free(&a->shown);
 }
 
 lt_status lt_assistant_answer(lt_assistant *assistant, const lt_prompt *prompts, int64_t count,
@@ -379,18 +318,14 @@ lt_status lt_assistant_answer(lt_assistant *assistant, const lt_prompt *prompts,
                               lt_answer *answers, lt_err *err)
 {
     if (count < 1) return LT_OK;
-    LT_TRY(check_stop_texts(settings, err));
+    LT_TRY(lt_stop_texts_check(settings, err));
     lt_status status;
-    answering a = {.settings = settings,
-                   .answers = answers,
-                   .on_text = on_text,
-                   .context = context,
-                   .err = err};
+    answering a = {.settings = settings, .err = err};
     lt_ids *ids = calloc((size_t)count, sizeof *ids);
     const lt_adapter **adapters = calloc((size_t)count, sizeof *adapters);
-    a.states = calloc((size_t)count, sizeof *a.states);
-    if (!ids || !adapters || !a.states) {
-        status = lt_fail_nomem(err, (size_t)count * sizeof *a.states, "answers");
+    a.streams = calloc((size_t)count, sizeof *a.streams);
+    if (!ids || !adapters || !a.streams) {
+        status = lt_fail_nomem(err, (size_t)count * sizeof *a.streams, "answers");
         goto done;
     }
     LT_TRY_GOTO(status, encode_prompts(assistant, prompts, count, settings->first_index, ids, err),
@@ -398,11 +333,17 @@ lt_status lt_assistant_answer(lt_assistant *assistant, const lt_prompt *prompts,
     for (int64_t i = 0; i < count; i++) {
         answers[i].prompt_tokens = (int64_t)ids[i].count;
         adapters[i] = prompts[i].adapter;
+        a.streams[i] = (lt_answer_stream){
+            .answer = &answers[i], .on_text = on_text, .context = context, .index = i};
+        bool continues = prompts[i].text != NULL;
+        lt_answer_stream_begin(&a.streams[i], assistant->tokenizer, settings, continues);
+        a.streams[i].decoder.started = continues && prompts[i].text[0];
     }
-    prepare_states(&a, assistant, prompts, count);
-    status = generate(assistant, ids, adapters, count, settings, &a);
+    status = generate(assistant, prompts, ids, adapters, count, settings, &a);
 done:
-    free_states(&a, ids ? count : 0);
+    for (int64_t i = 0; a.streams && i < count; i++)
+        lt_answer_stream_free(&a.streams[i]);
+    free(a.streams);
     for (int64_t i = 0; ids && i < count; i++)
         lt_ids_free(&ids[i]);
     free(ids);

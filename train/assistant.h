@@ -1,8 +1,8 @@
 /* A model directory opened for answering: model, tokenizer and template together.
  *
  * This is where text meets the model: prompts are rendered by the template the model was trained
- * with (lathe.json in its directory), answers are decoded as they come and end at the stop token or
- * a stop text, neither of which is shown. */
+ * with (lathe.json in its directory), else by its tokenizer's chat template; answers are decoded as
+ * they come and end at the stop token or a stop text, neither of which is shown. */
 #ifndef LT_TRAIN_ASSISTANT_H
 #define LT_TRAIN_ASSISTANT_H
 
@@ -31,8 +31,9 @@ typedef struct lt_assistant {
     lt_model *model;               /* owned when opened by lt_assistant_open, else borrowed */
     const lt_tokenizer *tokenizer; /* `owned_tokenizer` or borrowed */
     lt_tokenizer *owned_tokenizer;
-    lt_encoder *encoder; /* owned */
-    lt_model_notes notes;
+    lt_encoder *encoder;     /* owned */
+    lt_model_notes notes;    /* without a template of its own: the tokenizer's chat template */
+    bool untrained_template; /* that is so: raw prompts have nothing to do with it */
     bool owns_model;
 } lt_assistant;
 

@@ -126,9 +126,7 @@ static void resolve_steps(lt_trainer *t)
 
 static int32_t stop_id(const lt_trainer *t)
 {
-    const lt_tokenizer *tokenizer = lt_dataset_tokenizer(t->dataset);
-    const char *token = lt_template_stop_token(lt_dataset_template(t->dataset));
-    return token ? lt_tokenizer_token_id(tokenizer, token) : lt_tokenizer_eos_id(tokenizer);
+    return lt_template_stop_id(lt_dataset_template(t->dataset), lt_dataset_tokenizer(t->dataset));
 }
 
 /* The frozen model and an adapter beside it: fresh, or as the checkpoint has it. */

@@ -59,9 +59,9 @@ run 0 --model "$model" --ids 7 --json
 shows '"perplexity": null'
 
 run 2 --model "$model"
-complains 'one of --text, --ids and --input'
+complains 'one of --text, --ids, --input and --messages'
 run 2 --model "$model" --ids "1 2" --text x
-complains 'one of --text, --ids and --input'
+complains 'one of --text, --ids, --input and --messages'
 run 2 --model "$model" --ids "1 two 3"
 complains 'two.* is not a token id'
 run 2 --model "$model" --ids "1 53 3"

@@ -6,6 +6,11 @@
  *     and each metric's value under its name: a number, or the array of its row
  *     (train/evaluation/metrics.h)
  *
+ * Numbers in resps are text, as there. A metric that can not be told of a document (exact match
+ * without references, groundedness without a context) is not among its metrics. Contexts and
+ * prompts that are too long lose their beginning; answers to a dataset's records lose white space
+ * at their end, which is the template's.
+ *
  * A generation task with two filters makes two samples of a document, told apart by "filter".
  * Samples of answers also have "answer", "references", "context"?, "finish_reason". All results are
  * made from samples alone. */

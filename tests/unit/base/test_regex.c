@@ -121,10 +121,53 @@ static void test_runaway_patterns(void **state)
     }
 }
 
+/* Searching goes on behind a match, and gives what each group took. */
+static void test_search(void **state)
+{
+    (void)state;
+    static const char text[] = "caf\xC3\xA9 12, 345";
+    lt_regex *regex = NULL;
+    lt_text_span groups[3];
+    bool found = false;
+    assert_int_equal(lt_regex_compile("(\\d+)|(f.)", false, "--flag", &regex, &err), LT_OK);
+    assert_int_equal(lt_regex_group_count(regex), 2);
+    static const struct {
+        size_t start, begin, end;
+        int group;
+    } expected[] = {{0, 2, 5, 2}, {5, 6, 8, 1}, {8, 10, 13, 1}};
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(lt_regex_search(regex, text, sizeof text - 1, expected[i].start, false,
+                                         groups, &found, &err),
+                         LT_OK);
+        const lt_text_span *group = &groups[expected[i].group];
+        assert_true(found && groups[0].found && group->found);
+        assert_false(groups[3 - expected[i].group].found);
+        assert_int_equal(group->begin, expected[i].begin);
+        assert_int_equal(group->end, expected[i].end);
+        assert_int_equal(groups[0].end, expected[i].end);
+    }
+    assert_int_equal(lt_regex_search(regex, text, 10, 8, false, groups, &found, &err), LT_OK);
+    assert_false(found); /* only text[0..size) counts */
+    lt_regex_free(regex);
+    assert_int_equal(lt_regex_compile("x*", false, "--flag", &regex, &err), LT_OK);
+    assert_int_equal(lt_regex_search(regex, "ax", 2, 0, false, groups, &found, &err), LT_OK);
+    assert_true(found && groups[0].begin == 0 && groups[0].end == 0);
+    assert_int_equal(lt_regex_search(regex, "ax", 2, 0, true, groups, &found, &err), LT_OK);
+    assert_true(found && groups[0].begin == 1 && groups[0].end == 2);
+    lt_regex_free(regex);
+    assert_int_equal(lt_regex_compile("(a+)+[!?]", false, "--flag", &regex, &err), LT_OK);
+    assert_int_equal(lt_regex_search(regex, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 48,
+                                     0, false, groups, &found, &err),
+                     LT_ERR_LIMIT);
+    assert_false(found);
+    lt_regex_free(regex);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_and_anywhere), cmocka_unit_test(test_reuse),
-        cmocka_unit_test(test_broken_patterns), cmocka_unit_test(test_runaway_patterns)};
+        cmocka_unit_test(test_broken_patterns), cmocka_unit_test(test_runaway_patterns),
+        cmocka_unit_test(test_search)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

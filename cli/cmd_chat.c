@@ -1,0 +1,387 @@
+/* lathe chat: a conversation with a model in the terminal, or line by line from a pipe. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/adapters.h"
+#include "cli/chat_history.h"
+#include "cli/chat_input.h"
+#include "cli/cli.h"
+#include "cli/sampling.h"
+#include "train/chat_session.h"
+#include "train/device.h"
+
+typedef struct chat_settings {
+    char *model, *template_, *system;
+    int64_t max_new_tokens, threads;
+    lt_cli_sampling sampling;
+    lt_string_list stop, adapter;
+    char *device, *dtype, *matmul;
+} chat_settings;
+
+#define FIELD(name) offsetof(chat_settings, name)
+
+static const lt_option options[] = {
+    {.name = "model",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(model),
+     .required = true,
+     .metavar = "DIR",
+     .help = "Model directory, or org/name in the local Hugging Face cache.",
+     .group = "The model"},
+    {.name = "adapter",
+     .type = LT_OPTION_LIST,
+     .offset = FIELD(adapter),
+     .metavar = "DIR",
+     .help = "PEFT directory of an adapter of this model."},
+    {.name = "template",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(template_),
+     .choices = "dolly|alpaca|chatml|plain|chat",
+     .help = "Template of the conversation; by default the one the model was trained with, else "
+             "its tokenizer's chat template (chat)."},
+    {.name = "system",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(system),
+     .metavar = "TEXT",
+     .help = "System message in front of the conversation."},
+    {.name = "max-new-tokens",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(max_new_tokens),
+     .max = 1e9,
+     .default_text = "512",
+     .help = "Longest answer; 0: as long as the model can see.",
+     .group = "How to answer (without any of these: greedy)"},
+    LT_SAMPLING_OPTIONS(chat_settings, sampling),
+    {.name = "stop",
+     .type = LT_OPTION_LIST,
+     .offset = FIELD(stop),
+     .metavar = "TEXT",
+     .help = "End the answer before any of these texts."},
+    {.name = "threads",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(threads),
+     .max = 4096,
+     .default_text = "0",
+     .help = "CPU threads; 0: all cores.",
+     .group = "Machine"},
+    LT_DEVICE_OPTION(chat_settings, "auto"),
+    LT_DTYPE_OPTION(chat_settings),
+    LT_MATMUL_OPTION(chat_settings),
+};
+
+static const char commands[] =
+    "/reset         forget the conversation, but for the system message\n"
+    "/system TEXT   set the system message; without a text take it away\n"
+    "/save FILE     write the messages as JSON; /save! replaces a file\n"
+    "/load FILE     go on from such messages\n"
+    "/help          this list\n"
+    "/quit          leave, as Ctrl-D does\n"
+    "A line that ends with a backslash goes on in the next one, and so does everything between "
+    "two\n"
+    "\"\"\". A message may begin with // for a slash. Ctrl-C stops an answer; what was written of "
+    "it\n"
+    "stays in the conversation.\n";
+
+static const lt_option_table table = {
+    .command = "lathe chat",
+    .synopsis = "lathe chat --model DIR [--adapter DIR] [--template T] [--system TEXT] [OPTIONS]",
+    .description = "Talks with a model. What is typed is a message, or a command that begins with "
+                   "a slash (/help lists them). From a pipe each line is a message.\n\n"
+                   "Examples:\n"
+                   "  lathe chat --model run/final\n"
+                   "  lathe chat --model qwen --adapter run/final --temperature 0.7 --system \"Be "
+                   "brief.\"\n"
+                   "  printf 'Hello?\\nWhat can you do?\\n' | lathe chat --model run/final",
+    .options = options,
+    .count = sizeof options / sizeof *options,
+};
+
+/* --- Signals ---------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+/* Without SA_RESTART: a Ctrl-C ends reading a line too. */
+static void catch_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+/* --- One answer ------------------------------------------------------------------------------- */
+
+typedef struct conversation {
+    const chat_settings *settings;
+    lt_chat_session *session;
+    lt_chat_history history;
+    lt_chat_input input;
+    lt_answer_settings answering;
+    bool failed; /* a message or command did */
+    bool leave;
+} conversation;
+
+/* What a model writes is not for the terminal to obey: control characters are shown as '?'. */
+static void show_text(void *context, int64_t index, const char *text, size_t size)
+{
+    const conversation *c = context;
+    (void)index;
+    for (size_t i = 0; i < size; i++) {
+        unsigned char byte = (unsigned char)text[i];
+        bool control = (byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7f;
+        putchar(control && c->input.terminal ? '?' : byte);
+    }
+    fflush(stdout);
+}
+
+static lt_status take_interrupted(conversation *c, const lt_chat_reply *reply, lt_err *err)
+{
+    const lt_buffer *text = &reply->answer.text;
+    if (!c->input.terminal) return lt_fail(err, LT_ERR_INTERRUPTED, "interrupted");
+    if (text->size == 0) {
+        lt_chat_history_drop_last(&c->history);
+        fputs("(stopped before anything was written; the message is taken back)\n", stderr);
+        return LT_OK;
+    }
+    fputs("(stopped; what was written stays in the conversation)\n", stderr);
+    return lt_chat_history_add(&c->history, "assistant", text->data, text->size, err);
+}
+
+static lt_status take_answer(conversation *c, const lt_chat_reply *reply, lt_err *err)
+{
+    const lt_buffer *text = &reply->answer.text;
+    if (reply->left_out > 0)
+        fprintf(stderr, "(the oldest %lld messages did not fit the model and were left out)\n",
+                (long long)reply->left_out);
+    if (reply->answer.finish == LT_FINISH_LENGTH)
+        fputs("(the answer was cut at the longest allowed; see --max-new-tokens)\n", stderr);
+    return lt_chat_history_add(&c->history, "assistant", lt_buffer_text(text), text->size, err);
+}
+
+/* Asks the model. What is wrong with a message does not end the conversation: it is taken back. */
+static lt_status ask(conversation *c, const char *text, size_t size, lt_err *err)
+{
+    lt_chat_reply reply = {0};
+    lt_status status = lt_chat_history_add(&c->history, "user", text, size, err);
+    if (status == LT_OK) {
+        const lt_conversation so_far = {.messages = c->history.messages};
+        interrupted = 0;
+        status =
+            lt_chat_session_answer(c->session, &so_far, &c->answering, show_text, c, &reply, err);
+        if (status == LT_OK || status == LT_ERR_INTERRUPTED) putchar('\n');
+        fflush(stdout);
+        if (status == LT_OK)
+            status = take_answer(c, &reply, err);
+        else if (status == LT_ERR_INTERRUPTED)
+            status = take_interrupted(c, &reply, err);
+        else
+            lt_chat_history_drop_last(&c->history);
+        interrupted = 0;
+    }
+    lt_answer_free(&reply.answer);
+    return status;
+}
+
+/* --- Commands --------------------------------------------------------------------------------- */
+
+static lt_status run_save(conversation *c, const char *path, bool replace, lt_err *err)
+{
+    if (!*path) return lt_fail(err, LT_ERR_USAGE, "/save needs the name of a file");
+    LT_TRY(lt_chat_history_save(&c->history, path, replace, err));
+    fprintf(stderr, "(%zu messages in %s)\n", json_array_size(c->history.messages), path);
+    return LT_OK;
+}
+
+static lt_status run_load(conversation *c, const char *path, lt_err *err)
+{
+    if (!*path) return lt_fail(err, LT_ERR_USAGE, "/load needs the name of a file");
+    LT_TRY(lt_chat_history_load(&c->history, path, err));
+    fprintf(stderr, "(%zu messages from %s)\n", json_array_size(c->history.messages), path);
+    return LT_OK;
+}
+
+static lt_status run_system(conversation *c, const char *text, lt_err *err)
+{
+    LT_TRY(lt_chat_history_set_system(&c->history, text, err));
+    fputs(*text ? "(system message set)\n" : "(no system message)\n", stderr);
+    return LT_OK;
+}
+
+static lt_status run_command(conversation *c, const char *text, lt_err *err)
+{
+    static const char *const names[] = {"/reset", "/system", "/save", "/save!",
+                                        "/load",  "/help",   "/quit"};
+    enum { RESET, SYSTEM, SAVE, REPLACE, LOAD, HELP, QUIT, COUNT };
+    size_t length = strcspn(text, " \t\n");
+    const char *rest = text + length + strspn(text + length, " \t\n");
+    int which = 0;
+    while (which < COUNT &&
+           (strlen(names[which]) != length || memcmp(names[which], text, length) != 0))
+        which++;
+    switch (which) {
+    case RESET:
+        lt_chat_history_reset(&c->history);
+        fputs("(the conversation is forgotten)\n", stderr);
+        return LT_OK;
+    case SYSTEM:
+        return run_system(c, rest, err);
+    case SAVE:
+    case REPLACE:
+        return run_save(c, rest, which == REPLACE, err);
+    case LOAD:
+        return run_load(c, rest, err);
+    case HELP:
+        fputs(commands, stderr);
+        return LT_OK;
+    case QUIT:
+        c->leave = true;
+        return LT_OK;
+    default:
+        return lt_fail(err, LT_ERR_USAGE,
+                       "'%.*s' is no command; /help lists them. A message that begins with a slash "
+                       "is typed with two",
+                       (int)length, text);
+    }
+}
+
+/* --- The conversation ------------------------------------------------------------------------- */
+
+static lt_status take_message(conversation *c, lt_err *err)
+{
+    const char *text = lt_buffer_text(&c->input.message);
+    size_t size = c->input.message.size;
+    if (text[strspn(text, " \t\r\n")] == '\0' && strlen(text) == size) return LT_OK;
+    if (text[0] != '/') return ask(c, text, size, err);
+    return text[1] == '/' ? ask(c, text + 1, size - 1, err) : run_command(c, text, err);
+}
+
+static lt_status converse(conversation *c, lt_err *err)
+{
+    while (!c->leave) {
+        lt_input_kind kind;
+        LT_TRY(lt_chat_input_read(&c->input, &kind, err));
+        if (kind == LT_INPUT_END) break;
+        if (kind == LT_INPUT_INTERRUPTED) {
+            if (!c->input.terminal) return lt_fail(err, LT_ERR_INTERRUPTED, "interrupted");
+            fputs("\n(/quit or Ctrl-D leaves)\n", stderr);
+            continue;
+        }
+        lt_err problem = {0};
+        lt_status status = take_message(c, &problem);
+        if (status == LT_ERR_INTERRUPTED) return lt_fail(err, status, "%s", problem.message);
+        if (status != LT_OK) {
+            lt_cli_fail(status, &problem);
+            c->failed = true;
+        }
+        if (fflush(stdout) != 0)
+            return lt_fail(err, LT_ERR_IO, "the answers can not be written to standard output");
+    }
+    if (c->input.terminal && !c->leave) putchar('\n');
+    return LT_OK;
+}
+
+static void introduce(const conversation *c, const lt_assistant *assistant)
+{
+    lt_template template_ = assistant->notes.template_;
+    if (c->input.terminal)
+        fprintf(stderr, "%s, template %s. /help lists the commands, Ctrl-D leaves.\n",
+                c->settings->model, lt_template_name(template_));
+    if (template_ == LT_TEMPLATE_DOLLY || template_ == LT_TEMPLATE_ALPACA ||
+        template_ == LT_TEMPLATE_PLAIN)
+        fprintf(
+            stderr,
+            "(the template %s is trained on single questions; earlier ones and their answers "
+            "go in front of a question in the same form. /reset before one that stands alone)\n",
+            lt_template_name(template_));
+}
+
+static lt_status open_assistant(const chat_settings *settings, const lt_backend *backend,
+                                lt_assistant *out, lt_err *err)
+{
+    lt_buffer directory = {0};
+    lt_cli_adapters adapters = {0};
+    lt_status status;
+    if (settings->adapter.count > 1)
+        return lt_fail(err, LT_ERR_USAGE, "a conversation is with one --adapter at a time");
+    LT_TRY_GOTO(status, lt_cli_read_adapters(&settings->adapter, &adapters, err), done);
+    LT_TRY_GOTO(status, lt_model_resolve(settings->model, &directory, err), done);
+    LT_TRY_GOTO(status,
+                lt_assistant_open(lt_buffer_text(&directory), adapters.sources, adapters.count,
+                                  backend, out, err),
+                done);
+    if (settings->template_) {
+        out->notes.has_template = true;
+        status = lt_template_parse(settings->template_, &out->notes.template_, err);
+    }
+done:
+    lt_cli_free_adapters(&adapters);
+    lt_buffer_free(&directory);
+    return status;
+}
+
+static lt_status run(const chat_settings *settings, const lt_sampling *sampling, bool *failed,
+                     lt_err *err)
+{
+    const lt_device_choice machine = {.device = settings->device,
+                                      .dtype = settings->dtype,
+                                      .matmul = settings->matmul,
+                                      .threads = (int)settings->threads};
+    lt_device_opened device = {0};
+    lt_assistant assistant = {0};
+    conversation c = {.settings = settings,
+                      .input = {.file = stdin, .terminal = isatty(STDIN_FILENO)},
+                      .answering = {.max_new_tokens = settings->max_new_tokens,
+                                    .sampling = *sampling,
+                                    .stop_texts = (const char *const *)settings->stop.items,
+                                    .stop_text_count = (int64_t)settings->stop.count,
+                                    .cancelled = &interrupted}};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_device_open(&machine, &device, err), done);
+    LT_TRY_GOTO(status, open_assistant(settings, device.backend, &assistant, err), done);
+    const lt_model *model = assistant.model;
+    const lt_adapter *adapter = model->adapter_count ? model->adapters[0] : NULL;
+    LT_TRY_GOTO(status, lt_chat_session_create(&assistant, adapter, &c.session, err), done);
+    LT_TRY_GOTO(status, lt_chat_history_start(&c.history, err), done);
+    if (settings->system)
+        LT_TRY_GOTO(status, lt_chat_history_set_system(&c.history, settings->system, err), done);
+    introduce(&c, &assistant);
+    catch_interrupts();
+    status = converse(&c, err);
+done:
+    *failed = c.failed && !c.input.terminal;
+    json_decref(c.history.messages);
+    lt_chat_input_free(&c.input);
+    lt_chat_session_free(c.session);
+    lt_assistant_close(&assistant);
+    lt_backend_free(device.backend);
+    return status;
+}
+
+int lt_cmd_chat(int argc, char **argv)
+{
+    chat_settings settings = {0};
+    lt_option_result given = {0};
+    lt_sampling sampling = {0};
+    lt_err err = {0};
+    bool failed = false;
+    int exit_code = LT_EXIT_OK;
+    if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
+        lt_status status =
+            lt_cli_choose_sampling(&table, &given, &settings.sampling, &sampling, &err);
+        if (status == LT_OK) status = run(&settings, &sampling, &failed, &err);
+        if (status != LT_OK)
+            exit_code = lt_cli_fail(status, &err);
+        else if (failed)
+            exit_code = LT_EXIT_FAILURE;
+    }
+    lt_options_free(&table, &settings, &given);
+    return exit_code;
+}

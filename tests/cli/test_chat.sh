@@ -1,0 +1,195 @@
+#!/usr/bin/env bash
+# lathe chat from a pipe and in a terminal; --template chat in prepare, train and generate; score --messages.
+set -euo pipefail
+: "${LATHE:?path of the lathe binary}" "${LATHE_SOURCE_DIR:?}"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+equal() { [ "$1" = "$2" ] || fail "$3: '$1' is not '$2'"; }
+contains() { case $1 in *"$2"*) ;; *) fail "'$1' does not contain '$2'" ;; esac; }
+lacks() { case $1 in *"$2"*) fail "'$1' contains '$2'" ;; esac; }
+# refuse CODE WORDS COMMAND...: must fail with CODE and say WORDS
+refuse() {
+    local code=$1 words=$2 got=0
+    shift 2
+    "$LATHE" "$@" >out.txt 2>err.txt </dev/null || got=$?
+    equal "$got" "$code" "exit code of $* ($(cat err.txt))"
+    contains "$(cat err.txt)" "$words"
+}
+# talk CODE ARGUMENTS...: a conversation from standard input; answers in out.txt, notes in err.txt
+talk() {
+    local code=$1 got=0
+    shift
+    "$LATHE" chat --model model --max-new-tokens 6 --device cpu "$@" >out.txt 2>err.txt || got=$?
+    equal "$got" "$code" "exit code of chat $* ($(cat err.txt))"
+}
+
+tokenizer=$LATHE_SOURCE_DIR/tests/golden/chat/qwen
+"$LATHE" init --family gpt2 --layers 1 --hidden-size 32 --heads 2 --max-position 256 \
+    --tokenizer "$tokenizer" --output model --seed 3 >/dev/null
+[ -f model/chat_template.jinja ] || fail "the model has no chat template"
+
+# --- A conversation from a pipe -------------------------------------------------------------------
+printf 'Hi\n' | talk 0
+first=$(cat out.txt)
+lacks "$first" ">"
+# the same as generate gives for the whole prompt
+equal "$first" "$("$LATHE" generate --model model --instruction Hi --max-new-tokens 6 --quiet --device cpu)" "chat and generate"
+
+printf 'Hi\n/save a.json\nHow tall?\n/save b.json\n' | talk 0
+equal "$(tr -d ' \n' <a.json | head -c 50)" '[{"role":"user","content":"Hi"},{"role":"assistant' a.json
+equal "$(grep -c '"role"' b.json)" 4 "messages in b.json"
+both=$(cat out.txt)
+# what was saved is what generate would be asked
+printf '{"messages":[%s,{"role":"user","content":"How tall?"}]}\n' "$(sed '1d;$d' a.json | tr '\n' ' ')" >asked.jsonl
+second=$("$LATHE" generate --model model --input asked.jsonl --max-new-tokens 6 --quiet --device cpu)
+equal "$both" "$first"$'\n'"$second" "two answers"
+# and goes on from there
+printf '/load a.json\nHow tall?\n' | talk 0
+equal "$(cat out.txt)" "$second" "answer after /load"
+contains "$(cat err.txt)" "2 messages from a.json"
+
+# --- Commands -------------------------------------------------------------------------------------
+before=$(cksum <a.json)
+printf 'Hi\n/save a.json\n' | talk 1
+contains "$(cat err.txt)" "a.json exists; /save! a.json replaces it"
+equal "$(cksum <a.json)" "$before" "a.json after a refused /save"
+printf 'Bye\n/save! a.json\n' | talk 0
+contains "$(cat a.json)" Bye
+printf 'Hi\n/reset\nHi\n/save r.json\n' | talk 0
+equal "$(cat out.txt)" "$first"$'\n'"$first" "answers before and after /reset"
+equal "$(grep -c '"role"' r.json)" 2 "messages after /reset"
+printf '/system Be brief.\nHi\n/reset\n/save s.json\n/system\n/save t.json\n' | talk 0
+contains "$(cat s.json)" "Be brief."
+equal "$(cat t.json)" "[]" "messages without a system message"
+printf '/save u.json\n' | talk 0 --system "Be kind."
+contains "$(cat u.json)" "Be kind."
+printf '/help\n' | talk 0
+contains "$(cat err.txt)" "/save FILE"
+printf '/quit\nHi\n' | talk 0
+equal "$(cat out.txt)" "" "answers after /quit"
+printf '/sav x\n' | talk 1
+contains "$(cat err.txt)" "'/sav' is no command"
+printf '/load missing.json\nHi\n' | talk 1
+equal "$(cat out.txt)" "$first" "answer after a failed /load"
+
+# --- Messages -------------------------------------------------------------------------------------
+printf 'one\\\ntwo\n\n  \n"""\nthree\n\n four"""\n//five\n/save m.json\n' | talk 0
+equal "$(grep -o '"content": "[^"]*"' m.json | sed -n '1p;3p;5p' | tr '\n' '|')" \
+    '"content": "one\ntwo"|"content": "three\n\n four"|"content": "/five"|' "messages of several lines"
+printf 'caf\xe9\nHi\n' | talk 1
+contains "$(cat err.txt)" "not UTF-8"
+equal "$(cat out.txt)" "$first" "answer after a bad message"
+{ head -c 4000 /dev/zero | tr '\0' 7; printf '\nHi\n'; } | talk 1
+contains "$(cat err.txt)" "does not fit"
+equal "$(cat out.txt)" "$first" "answer after a message that is too long"
+for i in $(seq 12); do echo "Tell me the number $i, which is more than $((i - 1))."; done | talk 0
+contains "$(cat err.txt)" "did not fit the model and were left out"
+equal "$(cat err.txt | grep -c error)" 0 "errors"
+echo '[{"role":"user"}]' >bad.json
+printf '/load bad.json\n' | talk 1
+contains "$(cat err.txt)" "bad.json: message 1 is not an object with"
+echo '{' >bad.json
+printf '/load bad.json\n' | talk 1
+contains "$(cat err.txt)" "bad.json"
+
+# --- Templates ------------------------------------------------------------------------------------
+printf 'Hi\n' | talk 0 --template plain
+contains "$(cat err.txt)" "trained on single questions"
+refuse 2 "no special token '### End', which the template dolly needs" chat --model model --template dolly
+printf 'Hi\n/reset\n' | talk 0 --template chatml
+lacks "$(cat err.txt)" "single questions"
+"$LATHE" init --family gpt2 --layers 1 --hidden-size 32 --heads 2 --max-position 256 \
+    --tokenizer "$LATHE_SOURCE_DIR/tests/golden/dolly" --output bare --seed 3 >/dev/null
+refuse 2 "names a template: give --template" chat --model bare
+refuse 2 "has no chat template" chat --model bare --template chat
+cp -r model broken
+echo '{% for x in %}' >broken/chat_template.jinja
+refuse 1 "chat_template.jinja" chat --model broken
+refuse 2 "no chat template" prepare --input asked.jsonl --tokenizer bare --template chat --output x.h5
+refuse 2 "--greedy excludes" chat --model model --greedy --temperature 1
+refuse 2 "one --adapter at a time" chat --model model --adapter a b
+
+# --- prepare --template chat, train, generate, chat -----------------------------------------------
+for i in $(seq 40); do
+    echo "{\"messages\":[{\"role\":\"user\",\"content\":\"Say $i.\"},{\"role\":\"assistant\",\"content\":\"It is $i.\"}]}"
+done >records.jsonl
+refuse 2 "chat" prepare --input records.jsonl --tokenizer model --template chats --output data.h5
+"$LATHE" prepare --input records.jsonl --tokenizer model --template chat --validation 4 --threads 2 --output data.h5 >out.txt
+contains "$(cat out.txt)" "template chat"
+"$LATHE" prepare --input records.jsonl --tokenizer model --template chat --validation 4 --threads 1 --output again.h5 >/dev/null
+cmp data.h5 again.h5 || fail "the number of threads makes a difference"
+"$LATHE" inspect data.h5 --samples 1 >out.txt
+contains "$(cat out.txt)" "chat (answers end with <|im_end|>)"
+contains "$(cat out.txt)" "You are a careful helper."
+"$LATHE" train --model model --data data.h5 --output run --max-steps 3 --threads 1 --device cpu >train.log 2>&1 || fail "train: $(tail -2 train.log)"
+contains "$(cat run/final/lathe.json)" '"template": "chat"'
+"$LATHE" generate --model run/final --data data.h5 --max-new-tokens 4 --json --quiet --device cpu >out.txt 2>err.txt
+equal "$(wc -l <out.txt)" 4 "held-out answers"
+printf 'Hi\n' | "$LATHE" chat --model run/final --max-new-tokens 4 --device cpu >out.txt 2>err.txt || fail "chat with a tuned model"
+# a record that the template refuses is named
+cat >refused.jsonl <<'END'
+{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}
+{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"},{"role":"assistant","content":"c"}]}
+END
+refuse 1 "refused.jsonl:2: chat_template" prepare --input refused.jsonl --template chat --output x.h5 \
+    --tokenizer "$LATHE_SOURCE_DIR/tests/golden/chat/mistral_prepend"
+contains "$(cat err.txt)" "roles must alternate user/assistant"
+[ ! -e x.h5 ] || fail "a dataset of refused records"
+
+# --- score --messages -----------------------------------------------------------------------------
+cat >scored.json <<'END'
+[{"role":"user","content":"Hi<|im_end|>"},{"role":"assistant","content":"It is 7."}]
+END
+"$LATHE" score --model model --messages scored.json --device cpu >out.txt
+contains "$(head -2 out.txt | tail -1)" '"<"' # of <think>
+contains "$(tail -2 out.txt | head -1)" '<|im_end|>'
+lacks "$(cat out.txt)" careful
+"$LATHE" score --model model --messages scored.json --json --device cpu >messages.json
+ids=$(tr -d '\n ' <messages.json | sed 's/.*"ids":\[\([^]]*\)\].*/\1/;s/,/ /g')
+"$LATHE" score --model model --ids "$ids" --device cpu >whole.txt
+tail -n +2 out.txt | grep -v '^sum' | while read -r line; do
+    grep -qF -- "$line" whole.txt || fail "score --messages and score --ids differ: $line"
+done
+contains "$(tail -1 out.txt)" "over $(($(wc -l <out.txt) - 2)) tokens"
+echo '{"messages":[{"role":"user","content":"Hi"}]}' >asked.json
+refuse 1 "the assistant wrote nothing" score --model model --messages asked.json
+refuse 2 "give one of" score --model model --messages asked.json --text x
+refuse 2 "does not go with --messages" score --model model --messages asked.json --bos
+refuse 2 "no chat template" score --model bare --messages asked.json
+
+# --- In a terminal --------------------------------------------------------------------------------
+if command -v script >/dev/null; then
+    # Ctrl-C at the prompt, and in the middle of a long answer, of which a part stays; Ctrl-D leaves
+    "$LATHE" init --family gpt2 --layers 2 --hidden-size 64 --heads 2 --max-position 30000 \
+        --tokenizer "$tokenizer" --output long --seed 3 >/dev/null
+    echo "exec '$LATHE' chat --model long --max-new-tokens 0 --threads 1 --device cpu" >long.sh
+    # keys WAIT TEXT...: each TEXT once the terminal has shown WAIT; GROW: 40 bytes more than before
+    keys() {
+        local size=0
+        while [ $# -gt 0 ]; do
+            for _ in $(seq 600); do
+                if [ "$1" = GROW ]; then
+                    [ "$(wc -c <tty.txt)" -gt $((size + 40)) ] && break
+                else
+                    grep -qF -- "$1" tty.txt && break
+                fi
+                sleep 0.05
+            done
+            size=$(wc -c <tty.txt)
+            printf "$2"
+            shift 2
+        done
+        sleep 0.5
+    }
+    touch tty.txt
+    keys '> ' '\003' 'or Ctrl-D leaves)' 'Hi\r' GROW '\003' 'stays in the conversation' '/save tty.json\r' \
+        'messages in tty.json' '\004' | timeout 120 script -q -e -f -c "bash long.sh" tty.txt >/dev/null 2>&1 ||
+        fail "chat in a terminal: $(cat tty.txt)"
+    contains "$(cat tty.txt)" "/help lists the commands"
+    equal "$(grep -c '"role"' tty.json)" 2 "messages saved in a terminal"
+    equal "$(grep -A1 assistant tty.json | grep -c '"content": "."')" 0 "empty partial answers"
+fi
+echo "chat: all passed"

@@ -1,0 +1,17 @@
+/* Names of files that an evaluation makes from names of tasks and models. */
+#ifndef LT_TRAIN_EVALUATION_OUTPUT_NAMES_H
+#define LT_TRAIN_EVALUATION_OUTPUT_NAMES_H
+
+#include "base/buffer.h"
+
+/* Names of models and tasks are paths, or come from files. What no file name should have becomes
+ * "__", as in lm-evaluation-harness; very long ones are cut. Both replace *out. */
+
+/* "DIRECTORY/samples_TASK" and the ending. */
+lt_status lt_evaluation_samples_path(const char *directory, const char *task, const char *ending,
+                                     lt_buffer *out, lt_err *err);
+/* "OUTPUT/run__final", "OUTPUT/run__final+lora__final" with an adapter (else NULL). */
+lt_status lt_evaluation_model_directory(const char *output, const char *model, const char *adapter,
+                                        lt_buffer *out, lt_err *err);
+
+#endif

@@ -1,0 +1,33 @@
+/* What the scorer and the engine share about reading texts as lm-eval does. Private to
+ * train/evaluation/. */
+#ifndef LT_TRAIN_EVALUATION_SCORER_INTERNAL_H
+#define LT_TRAIN_EVALUATION_SCORER_INTERNAL_H
+
+#include "train/evaluation/scorer.h"
+
+/* How texts become ids: the tokenizer, and the token that stands in front of what has no context.
+ */
+typedef struct lt_text_reader {
+    lt_encoder *encoder; /* borrowed, as all */
+    int32_t prefix;      /* BOS, else EOS; -1: there is neither */
+    lt_buffer spelling;  /* of the prefix token: a text that begins with it gets no other; owned */
+    lt_buffer last_text; /* the context that was read last, and its ids; owned */
+    lt_ids last_ids;
+} lt_text_reader;
+
+lt_status lt_text_reader_init(lt_text_reader *reader, const lt_assistant *assistant, lt_err *err);
+void lt_text_reader_free(lt_text_reader *reader);
+
+/* HFLM.tok_encode: the tokenizer's special tokens, but no second BOS. Appends. */
+lt_status lt_read_text(lt_text_reader *reader, const char *text, size_t size, lt_ids *out,
+                       lt_err *err);
+/* TemplateLM._encode_pair: appends the ids of both, and says how many are the continuation's. */
+lt_status lt_read_pair(lt_text_reader *reader, const char *context, const char *continuation,
+                       lt_ids *out, int64_t *scored, lt_err *err);
+
+/* Bytes of text[0..size) without what Python's str.rstrip() takes off. */
+size_t lt_size_without_trailing_space(const char *text, size_t size);
+/* Without what str.strip() takes off at the beginning: where the text starts. */
+size_t lt_leading_space(const char *text, size_t size);
+
+#endif
