@@ -9,6 +9,7 @@
  *   OUTPUT/MODEL/results_DATE.json            in the shape of lm-evaluation-harness
  *   OUTPUT/comparison_DATE.json               two models: the baseline's results, the model's, and
  *                                             their differences
+ *   OUTPUT/TASK.yaml                          a generic task, for lm-evaluation-harness
  *   OUTPUT/report.html                        all of it on one page
  *
  * DATE is when the evaluation began, in UTC, however often it was resumed. */

@@ -289,6 +289,46 @@ static void test_generation(void **state)
     }
 }
 
+/* --- Scores of chosen ids -------------------------------------------------------------------- */
+
+enum { TARGETS = 30 }; /* more than tokens: places repeat */
+
+static void score(const lt_model *model, const lt_batch *batch, double scores[TARGETS],
+                  uint8_t likeliest[TARGETS])
+{
+    const uint64_t tokens = ROWS * LENGTH, vocab = (uint64_t)model->config.vocab_size;
+    int32_t places[TARGETS], ids[TARGETS];
+    lt_workspace *workspace =
+        new_workspace(model, &(lt_workspace_settings){.rows = ROWS, .length = 2 * LENGTH});
+    for (uint64_t i = 0; i < TARGETS; i++) {
+        places[i] = (int32_t)lt_random_below(9, 1, i, tokens);
+        ids[i] = (int32_t)lt_random_below(9, 2, i, vocab);
+    }
+    OK(lt_model_score(model, workspace, batch, &(lt_targets){places, ids, TARGETS}, scores,
+                      likeliest, err));
+    lt_workspace_free(workspace);
+}
+
+static void test_scores(void **state)
+{
+    (void)state;
+    for (int i = 0; i < GOLDEN_COUNT; i++) {
+        double expected[TARGETS], scores[TARGETS];
+        uint8_t likeliest[TARGETS], on_gpu[TARGETS];
+        twins t = make_twins(golden_names[i], false);
+        test_batch b = random_batch(ROWS, LENGTH, t.gpu->config.vocab_size, 3);
+        score(t.cpu, &b.batch, expected, likeliest);
+        score(t.gpu, &b.batch, scores, on_gpu);
+        for (int k = 0; k < TARGETS; k++)
+            if (!(fabs(scores[k] - expected[k]) <= F32_BOUND))
+                fail_msg("%s, target %d: %g instead of %g", golden_names[i], k, scores[k],
+                         expected[k]);
+        assert_memory_equal(on_gpu, likeliest, sizeof likeliest);
+        free_batch(&b);
+        free_twins(&t);
+    }
+}
+
 /* --- What a step may not do ------------------------------------------------------------------ */
 
 static void test_no_waiting(void **state)
@@ -321,6 +361,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families), cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_generation), cmocka_unit_test(test_no_waiting)};
+        cmocka_unit_test(test_generation), cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_no_waiting)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

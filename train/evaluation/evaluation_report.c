@@ -22,9 +22,12 @@ static void write_model(lt_page *page, const char *model, const char *adapter)
     lt_page_raw(page, "</b>");
 }
 
+/* Of a comparison the second model: it is the one that is asked about. */
 static const char *title_of(const lt_evaluation_facts *facts)
 {
     const char *path = facts->adapter ? facts->adapter : facts->model;
+    if (facts->compared_model) path = facts->compared_model;
+    if (facts->compared_adapter) path = facts->compared_adapter;
     return path ? lt_last_part(path) : "Evaluation";
 }
 

@@ -43,16 +43,16 @@ static lt_status shorten(lt_buffer *name, lt_err *err)
     return status;
 }
 
-lt_status lt_evaluation_samples_path(const char *directory, const char *task, const char *ending,
-                                     lt_buffer *out, lt_err *err)
+lt_status lt_evaluation_task_path(const char *directory, const char *beginning, const char *task,
+                                  const char *ending, lt_buffer *out, lt_err *err)
 {
     lt_buffer name = {0};
     lt_status status = append_fit(&name, task, err);
     if (status == LT_OK) status = shorten(&name, err);
     lt_buffer_clear(out);
     if (status == LT_OK)
-        status =
-            lt_buffer_printf(out, err, "%s/samples_%s%s", directory, lt_buffer_text(&name), ending);
+        status = lt_buffer_printf(out, err, "%s/%s%s%s", directory, beginning,
+                                  lt_buffer_text(&name), ending);
     lt_buffer_free(&name);
     return status;
 }

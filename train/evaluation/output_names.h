@@ -7,9 +7,9 @@
 /* Names of models and tasks are paths, or come from files. What no file name should have becomes
  * "__", as in lm-evaluation-harness; very long ones are cut. Both replace *out. */
 
-/* "DIRECTORY/samples_TASK" and the ending. */
-lt_status lt_evaluation_samples_path(const char *directory, const char *task, const char *ending,
-                                     lt_buffer *out, lt_err *err);
+/* "DIRECTORY/", the beginning ("samples_"), the task, and the ending (".jsonl"). */
+lt_status lt_evaluation_task_path(const char *directory, const char *beginning, const char *task,
+                                  const char *ending, lt_buffer *out, lt_err *err);
 /* "OUTPUT/run__final", "OUTPUT/run__final+lora__final" with an adapter (else NULL). */
 lt_status lt_evaluation_model_directory(const char *output, const char *model, const char *adapter,
                                         lt_buffer *out, lt_err *err);

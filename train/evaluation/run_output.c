@@ -180,8 +180,8 @@ static lt_status write_samples(lt_evaluation *run, const lt_side *side, int64_t 
     date_in_name(run, date);
     snprintf(ending, sizeof ending, "_%s.jsonl", date);
     LT_TRY_GOTO(status,
-                lt_evaluation_samples_path(side->directory.data, results->task->name, ending, &path,
-                                           run->err),
+                lt_evaluation_task_path(side->directory.data, "samples_", results->task->name,
+                                        ending, &path, run->err),
                 done);
     LT_TRY_GOTO(status, lt_new_file_begin(&file, path.data, run->err), done);
     for (int64_t i = 0; i < results->sample_count; i++) {
@@ -225,6 +225,26 @@ static lt_status write_side(lt_evaluation *run, const lt_side *side, lt_evaluati
     return status;
 }
 
+/* OUTPUT/TASK.yaml: a generic task as lm-evaluation-harness is told of it, for whoever wants to see
+ * the same numbers there. Published benchmarks it knows already. */
+static lt_status write_task(lt_evaluation *run, const lt_task *task, lt_evaluation_result *result)
+{
+    lt_buffer yaml = {0}, path = {0};
+    lt_status status = lt_task_to_lm_eval(task, &yaml, run->err);
+    if (status == LT_ERR_UNSUPPORTED) status = LT_OK;
+    if (status != LT_OK || yaml.size == 0) goto done;
+    LT_TRY_GOTO(
+        status,
+        lt_evaluation_task_path(run->settings->output, "", task->name, ".yaml", &path, run->err),
+        done);
+    LT_TRY_GOTO(status, lt_write_file(path.data, yaml.data, yaml.size, run->err), done);
+    status = note_file(result, &path, run->err);
+done:
+    lt_buffer_free(&yaml);
+    lt_buffer_free(&path);
+    return status;
+}
+
 static lt_status write_report(lt_evaluation *run, lt_evaluation_result *result)
 {
     lt_buffer page = {0}, path = {0};
@@ -250,6 +270,8 @@ lt_status lt_evaluation_write_output(lt_evaluation *run, lt_evaluation_result *r
         LT_TRY(write_side(run, &run->sides[i], result));
     if (run->comparisons)
         LT_TRY(write_json(run, run->settings->output, "comparison", result->json, result));
+    for (int64_t i = 0; i < run->task_count; i++)
+        LT_TRY(write_task(run, &run->tasks[i], result));
     LT_TRY(write_report(run, result));
     for (int i = 0; i < run->side_count; i++)
         for (int64_t t = 0; t < run->task_count; t++)

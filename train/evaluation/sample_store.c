@@ -192,7 +192,8 @@ static lt_status put_aside(const lt_sample_store *store, const char *directory,
     char ending[LT_DATE_SIZE + 16];
     lt_buffer path = {0};
     snprintf(ending, sizeof ending, "_%s.stale.jsonl", store->date);
-    lt_status status = lt_evaluation_samples_path(directory, store->task->name, ending, &path, err);
+    lt_status status =
+        lt_evaluation_task_path(directory, "samples_", store->task->name, ending, &path, err);
     if (status == LT_OK && rename(store->path, path.data) != 0)
         status =
             lt_fail(err, LT_ERR_IO, "%s: can not be renamed: %s", store->path, strerror(errno));
@@ -284,9 +285,10 @@ lt_status lt_sample_store_open(const lt_task *task, const char *directory, const
         LT_TRY_GOTO(status, lt_fail(err, LT_ERR_USAGE, "\"%s\" is not a date", date), done);
     snprintf(out->date, sizeof out->date, "%s", date);
     if (!directory) return LT_OK;
-    LT_TRY_GOTO(status,
-                lt_evaluation_samples_path(directory, task->name, ".partial.jsonl", &path, err),
-                done);
+    LT_TRY_GOTO(
+        status,
+        lt_evaluation_task_path(directory, "samples_", task->name, ".partial.jsonl", &path, err),
+        done);
     out->path = path.data; /* taken over */
     path = (lt_buffer){0};
     LT_TRY_GOTO(status, read_partial(out, directory, identity, &good, notice, err), done);

@@ -458,7 +458,7 @@ static void test_names(void **state)
     memset(longest, 'a', sizeof longest - 1);
     OK(lt_evaluation_model_directory("out", longest, NULL, &out, err));
     assert_int_equal(out.size, 4 + 33 + 126);
-    OK(lt_evaluation_samples_path("out", "a/b", ".jsonl", &out, err));
+    OK(lt_evaluation_task_path("out", "samples_", "a/b", ".jsonl", &out, err));
     assert_string_equal(out.data, "out/samples_a__b.jsonl");
     lt_buffer_free(&out);
 }
