@@ -14,7 +14,7 @@
 #include "train/device.h"
 
 typedef struct chat_settings {
-    char *model, *template_, *system;
+    char *model, *template_, *system, *history;
     int64_t max_new_tokens, threads;
     lt_cli_sampling sampling;
     lt_string_list stop, adapter;
@@ -47,6 +47,14 @@ static const lt_option options[] = {
      .offset = FIELD(system),
      .metavar = "TEXT",
      .help = "System message in front of the conversation."},
+    {.name = "history",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(history),
+     .choices = "auto|on|off",
+     .default_text = "auto",
+     .help =
+         "Whether the model sees the messages before the last one. auto: not with the templates "
+         "of single questions (dolly, alpaca, plain)."},
     {.name = "max-new-tokens",
      .type = LT_OPTION_INT,
      .offset = FIELD(max_new_tokens),
@@ -125,7 +133,8 @@ typedef struct conversation {
     lt_chat_history history;
     lt_chat_input input;
     lt_answer_settings answering;
-    bool failed; /* a message or command did */
+    bool forgetful; /* the model sees the last message only */
+    bool failed;    /* a message or command did */
     bool leave;
 } conversation;
 
@@ -166,16 +175,32 @@ static lt_status take_answer(conversation *c, const lt_chat_reply *reply, lt_err
     return lt_chat_history_add(&c->history, "assistant", lt_buffer_text(text), text->size, err);
 }
 
+/* What the model sees of the conversation. Caller owns a reference. */
+static json_t *seen_messages(const conversation *c)
+{
+    json_t *all = c->history.messages, *seen;
+    size_t count = json_array_size(all);
+    if (!c->forgetful || count < 2) return json_incref(all);
+    const json_t *role = json_object_get(json_array_get(all, 0), "role");
+    seen = json_array();
+    if (strcmp(json_string_value(role), "system") == 0)
+        json_array_append(seen, json_array_get(all, 0));
+    json_array_append(seen, json_array_get(all, count - 1));
+    return seen;
+}
+
 /* Asks the model. What is wrong with a message does not end the conversation: it is taken back. */
 static lt_status ask(conversation *c, const char *text, size_t size, lt_err *err)
 {
     lt_chat_reply reply = {0};
     lt_status status = lt_chat_history_add(&c->history, "user", text, size, err);
     if (status == LT_OK) {
-        const lt_conversation so_far = {.messages = c->history.messages};
+        json_t *seen = seen_messages(c);
+        const lt_conversation so_far = {.messages = seen};
         interrupted = 0;
         status =
             lt_chat_session_answer(c->session, &so_far, &c->answering, show_text, c, &reply, err);
+        json_decref(seen);
         if (status == LT_OK || status == LT_ERR_INTERRUPTED) putchar('\n');
         fflush(stdout);
         if (status == LT_OK)
@@ -288,19 +313,22 @@ static lt_status converse(conversation *c, lt_err *err)
     return LT_OK;
 }
 
+static bool is_of_single_questions(lt_template template_)
+{
+    return template_ == LT_TEMPLATE_DOLLY || template_ == LT_TEMPLATE_ALPACA ||
+           template_ == LT_TEMPLATE_PLAIN;
+}
+
 static void introduce(const conversation *c, const lt_assistant *assistant)
 {
     lt_template template_ = assistant->notes.template_;
     if (c->input.terminal)
         fprintf(stderr, "%s, template %s. /help lists the commands, Ctrl-D leaves.\n",
                 c->settings->model, lt_template_name(template_));
-    if (template_ == LT_TEMPLATE_DOLLY || template_ == LT_TEMPLATE_ALPACA ||
-        template_ == LT_TEMPLATE_PLAIN)
-        fprintf(
-            stderr,
-            "(the template %s is trained on single questions; earlier ones and their answers "
-            "go in front of a question in the same form. /reset before one that stands alone)\n",
-            lt_template_name(template_));
+    if (c->forgetful)
+        fputs("(each message stands alone: the model does not see earlier ones; --history on shows "
+              "it all)\n",
+              stderr);
 }
 
 static lt_status open_assistant(const chat_settings *settings, const lt_backend *backend,
@@ -352,6 +380,9 @@ static lt_status run(const chat_settings *settings, const lt_sampling *sampling,
     LT_TRY_GOTO(status, lt_chat_history_start(&c.history, err), done);
     if (settings->system)
         LT_TRY_GOTO(status, lt_chat_history_set_system(&c.history, settings->system, err), done);
+    c.forgetful = strcmp(settings->history, "off") == 0 ||
+                  (strcmp(settings->history, "auto") == 0 &&
+                   is_of_single_questions(assistant.notes.template_));
     introduce(&c, &assistant);
     catch_interrupts();
     status = converse(&c, err);

@@ -96,8 +96,19 @@ printf '/load bad.json\n' | talk 1
 contains "$(cat err.txt)" "bad.json"
 
 # --- Templates ------------------------------------------------------------------------------------
-printf 'Hi\n' | talk 0 --template plain
-contains "$(cat err.txt)" "trained on single questions"
+# ask_again OPTIONS...: the answers to a question asked twice, with another one between, as two lines
+ask_again() {
+    rm -f again.json
+    printf 'Hi\nHow tall?\nHi\n/save again.json\n' | talk 0 "$@"
+    grep -A1 '"assistant"' again.json | grep content | sed -n '1p;3p'
+}
+again=$(ask_again --template plain)
+contains "$(cat err.txt)" "each message stands alone"
+equal "$(sed -n 1p <<<"$again")" "$(sed -n 2p <<<"$again")" "the same question again, alone"
+again=$(ask_again --history off --system "Be kind.")
+equal "$(sed -n 1p <<<"$again")" "$(sed -n 2p <<<"$again")" "the same question again, behind a system message"
+ask_again --template plain --history on >/dev/null
+lacks "$(cat err.txt)" "stands alone"
 refuse 2 "no special token '### End', which the template dolly needs" chat --model model --template dolly
 printf 'Hi\n/reset\n' | talk 0 --template chatml
 lacks "$(cat err.txt)" "single questions"

@@ -132,7 +132,7 @@ has export.log '^note .*no tokenizer'
 
 echo "--- what is there stays, or is replaced"
 sum=$(cat out/hf/* | cksum)
-refuse 2 "not empty" --model $model --format hf --output out/hf
+refuse 2 "replace it with --force" --model $model --format hf --output out/hf
 refuse 2 "exists; choose another name, or replace it with --force" --model $model --format gguf --output out/f32.gguf
 equal "$(cat out/hf/* | cksum)" "$sum" "a directory that was there"
 export_ --model $model --format hf --output out/hf/ --force --dtype f16

@@ -94,7 +94,7 @@ static lt_status check_target(const lt_export_settings *s, lt_err *err)
                                                    : "peft",
                        file ? "file" : "directory");
     if (s->force) return LT_OK;
-    if (!file) return lt_require_new_directory(s->output, err);
+    if (!file && lt_require_new_directory(s->output, NULL) == LT_OK) return LT_OK;
     return lt_fail(err, LT_ERR_USAGE,
                    "--output %s exists; choose another name, or replace it with --force",
                    s->output);
