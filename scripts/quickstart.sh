@@ -2,7 +2,7 @@
 # From a fresh machine to a tuned model that answers, in one command: installs what is missing, builds, trains a tokenizer,
 # prepares a dataset, makes a small GPT-2 model, trains it, and compares its answers to held-out questions before and
 # after. Then that model is taught a task it has never seen, by full tuning, LoRA, prefix and prompt tuning, side by
-# side. Takes about four minutes on two cores and needs no GPU.
+# side; evaluated; and exported to one file. Takes about four minutes on two cores and needs no GPU.
 #
 #   scripts/quickstart.sh                       the bundled sample (scripts/sample_data/assistant.jsonl)
 #   scripts/quickstart.sh --data FILE.jsonl     your own instruction data (Dolly, Alpaca, messages, ... records), first act only
@@ -168,6 +168,21 @@ if [ "$data" = "$sample" ]; then
     done
 fi
 
+if [ "$data" = "$sample" ]; then
+    say "Third act: did the LoRA help? Both models on the same held-out records"
+    "$lathe" eval --model "$model" --adapter "$output/lora/final" --compare "$model" --data "$output/$task.h5" \
+        --output "$output/evaluation" >"$output/evaluation.txt" 2>"$output/evaluation.log" ||
+        { cat "$output/evaluation.log" >&2; exit 1; }
+    sed '/^wrote/d' "$output/evaluation.txt"
+
+    say "The same model with its adapter in one file, for llama.cpp and for Lathe itself"
+    "$lathe" export --model "$model" --adapter "$output/lora/final" --format gguf --quantize q8_0 --verify --force \
+        --output "$output/summaries.gguf"
+    printf '> %s\n> %s\n' "$question" "$context"
+    "$lathe" generate --model "$output/summaries.gguf" --instruction "$question" --context "$context" \
+        --max-new-tokens 48 --greedy --quiet
+fi
+
 say "Made in $output"
 cat <<END
 tokenizer/           a byte-level BPE that Hugging Face loads too
@@ -182,13 +197,17 @@ if [ "$data" = "$sample" ]; then
     cat <<END
 lora/final/, prefix/final/, prompt/final/   adapters of run/final: PEFT directories
 methods.txt          the table of the second act
+evaluation/report.html   both models side by side, with every answer
+summaries.gguf       model and adapter, quantised
 END
 fi
 cat <<END
 
 Try next:
   $lathe generate --model $output/run/final --instruction "Name the capital of Peru."
-  $lathe score --model $output/run/final --text "The capital of Peru is Lima." --top 3
+  $lathe chat --model $output/run/final
+  $lathe eval --model $output/run/final --compare $output/base --data $output/data.h5 --output $output/evaluation
+  $lathe export --model $output/run/final --format hf --output $output/served --verify
   $lathe inspect $output/run/final
 END
 if [ "$data" = "$sample" ]; then

@@ -101,6 +101,10 @@ lt_status lt_tokenizer_from_gguf(const lt_gguf *file, lt_tokenizer **out, lt_err
 
 /* --- The model card --------------------------------------------------------------------------- */
 
+/* lathe.json's contents in a GGUF's key-values. Reading: what the file does not say is zero. */
+lt_status lt_model_notes_to_gguf(const lt_model_notes *notes, lt_gguf_keys *keys, lt_err *err);
+lt_status lt_model_notes_from_gguf(const lt_gguf *file, lt_model_notes *out, lt_err *err);
+
 /* README.md of an exported directory: a model card with the facts of the training that the model's
  * directory, and the run around it, know. */
 lt_status lt_model_card(const lt_opened_model *opened, const lt_export_settings *settings,

@@ -42,20 +42,29 @@ static lt_status take_notes(const char *directory, const char *before, lt_model_
     return LT_OK;
 }
 
-/* A GGUF file has its tokenizer inside, and the chat template says how it is talked to. */
+/* A GGUF file has its tokenizer inside. How it is talked to says a note of ours, else the chat
+ * template. */
+static lt_status read_gguf(const lt_gguf *file, lt_opened_model *out, lt_err *err)
+{
+    if (out->tokenizer) return LT_OK; /* an adapter's */
+    LT_TRY(lt_tokenizer_from_gguf(file, &out->tokenizer, err));
+    if (out->notes.has_template || !out->tokenizer) return LT_OK;
+    LT_TRY(lt_model_notes_from_gguf(file, &out->notes, err));
+    if (out->notes.has_template || !lt_tokenizer_chat_template(out->tokenizer)) return LT_OK;
+    out->notes.has_template = true;
+    out->notes.template_ = LT_TEMPLATE_CHAT;
+    return LT_OK;
+}
+
 static lt_status take_from_gguf(const char *path, bool needed, lt_opened_model *out, lt_err *err)
 {
     lt_gguf file;
     LT_TRY(lt_gguf_open(path, &file, err));
-    bool missing = !out->tokenizer;
-    lt_status status = missing ? lt_tokenizer_from_gguf(&file, &out->tokenizer, err) : LT_OK;
+    lt_status status = read_gguf(&file, out, err);
     lt_gguf_close(&file);
     LT_TRY(status);
     if (needed && !out->tokenizer)
         return lt_fail(err, LT_ERR_USAGE, "%s: has no tokenizer, which is needed here", path);
-    if (missing && !out->notes.has_template && out->tokenizer &&
-        lt_tokenizer_chat_template(out->tokenizer))
-        out->notes = (lt_model_notes){.has_template = true, .template_ = LT_TEMPLATE_CHAT};
     return LT_OK;
 }
 

@@ -114,12 +114,16 @@ close q8_0.scores lora.scores 0.5 || fail "q8_0.gguf scores otherwise"
 has export.log '^note .*not whole blocks' # q4_0: the output's rows
 equal "$("$LATHE" generate --model out/f32.gguf --prompt 'What is next to' --max-new-tokens 8 --quiet)" \
     "$("$LATHE" generate --model out/merged --prompt 'What is next to' --max-new-tokens 8 --quiet)" "what f32.gguf goes on with"
+# a question with a context, which the chat template has no place for, is put as it was trained
+read_tokens() { "$LATHE" generate --model "$1" --instruction 'What is next?' --context 'amber' --max-new-tokens 1 --json 2>/dev/null | grep -o '"prompt_tokens":[0-9]*'; }
+equal "$(read_tokens out/f32.gguf)" "$(read_tokens out/merged)" "tokens of a question with a context"
 "$LATHE" inspect out/q8_0.gguf >inspect.log || fail "inspect: $(cat inspect.log)"
 has inspect.log 'tokenizer.ggml.pre'
 # there and back: the tokenizer and the template come out of the file
 export_ --model out/f32.gguf --format hf --output out/back --verify
 score --model out/back >back.scores
 close back.scores lora.scores 1e-4 || fail "f32.gguf as a directory scores otherwise"
+has out/back/lathe.json '"template": "dolly"'
 cmp out/back/chat_template.jinja out/hf/chat_template.jinja || fail "another chat template"
 export_ --model out/q8_0.gguf --format gguf --output out/again.gguf --quantize q8_0 --verify
 has export.log '^verified .*at most 0\.00e\+00'

@@ -117,6 +117,14 @@ lt_status lt_metric_column_select(const lt_metric_columns *columns, int index, i
 
 /* --- All columns ------------------------------------------------------------------------------ */
 
+/* One category that all samples are of says nothing that the whole does not. */
+static bool is_all_one(const lt_metric_columns *columns)
+{
+    for (int64_t i = 0; i < columns->results->sample_count; i++)
+        if (columns->category_of[i] != 0) return false;
+    return true;
+}
+
 static lt_status find_categories(lt_metric_columns *out, lt_err *err)
 {
     const lt_task_results *results = out->results;
@@ -135,6 +143,7 @@ static lt_status find_categories(lt_metric_columns *out, lt_err *err)
         if (status != LT_OK || (size_t)out->category_count == names.count) continue;
         out->categories[out->category_count++] = name;
     }
+    if (status == LT_OK && is_all_one(out)) out->category_count = 0;
     lt_word_table_free(&names);
     return status;
 }

@@ -38,7 +38,7 @@ static lt_status add_tokenizer(lt_export_job *job, lt_gguf_keys *keys, lt_err *e
             status = lt_tokenizer_to_gguf(opened->tokenizer, opened->model->config.vocab_size,
                                           chat.data, stop_id_of(opened->model), keys, notes, err);
         lt_buffer_free(&chat);
-        return status;
+        return status == LT_OK ? lt_model_notes_to_gguf(&opened->notes, keys, err) : status;
     }
     LT_TRY(lt_buffer_append_text(notes,
                                  "the model has no tokenizer, so neither has the file: programs "
