@@ -2,6 +2,7 @@
  * family's names and layouts, in one file or in shards with an index. */
 #include "model/formats/hf_save.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,17 @@ static lt_status shard_name(const saver *s, size_t shard, lt_buffer *out, lt_err
 /* --- Filling one tensor ------------------------------------------------------------------------
  */
 
+/* A number that f16 would make infinite. What is not finite in memory is written as it is. */
+static lt_status check_range(const target *t, const float *values, int64_t count, lt_err *err)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (isfinite(values[i]) && fabsf(values[i]) >= 65520)
+            return lt_fail(err, LT_ERR_NUMERIC,
+                           "%s has the value %g, and f16 ends at 65504: save as bf16 or f32",
+                           t->name, (double)values[i]);
+    return LT_OK;
+}
+
 static lt_status write_rows(const saver *s, const target *t, int64_t first, int64_t count,
                             void *out, lt_err *err)
 {
@@ -101,6 +113,7 @@ static lt_status write_rows(const saver *s, const target *t, int64_t first, int6
     LT_TRY_GOTO(status, backend->download(backend, staged, from, (size_t)elements * size, err),
                 done);
     if (staged != values) lt_numbers_to_f32(staged, elements, dtype, values);
+    if (s->dtype == LT_F16) LT_TRY_GOTO(status, check_range(t, values, elements, err), done);
     lt_layout_write(&t->layout, first, count, values, s->dtype, out);
 
 done:

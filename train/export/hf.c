@@ -1,50 +1,6 @@
 /* A Hugging Face directory: what AutoModelForCausalLM, AutoTokenizer and vLLM load. */
-#include <math.h>
-#include <stdlib.h>
-
-#include "base/checked.h"
 #include "model/formats/hf_save.h"
 #include "train/export/internal.h"
-
-/* --- Weights that no f16 can hold --------------------------------------------------------------
- */
-
-enum { CHUNK = 1 << 16 };
-#define LARGEST_F16 65504.0f /* what is below 65520 is rounded to it */
-
-static lt_status check_param(const lt_model *model, const lt_param *param, float *values,
-                             lt_err *err)
-{
-    const lt_backend *backend = model->backend;
-    int64_t count = param->shape[0] * (param->ndim == 2 ? param->shape[1] : 1);
-    for (int64_t first = 0; first < count; first += CHUNK) {
-        int64_t some = lt_min_i64(CHUNK, count - first);
-        const float *from = (const float *)param->weight.data + first;
-        LT_TRY(backend->download(backend, values, from, (size_t)some * sizeof *values, err));
-        for (int64_t i = 0; i < some; i++)
-            if (!(fabsf(values[i]) < LARGEST_F16 + 16))
-                return lt_fail(err, LT_ERR_NUMERIC,
-                               "%s has the value %g, and f16 ends at %g: choose --dtype bf16 or "
-                               "f32; nothing was written",
-                               param->name, (double)values[i], (double)LARGEST_F16);
-    }
-    return LT_OK;
-}
-
-/* Models are opened in f32. */
-static lt_status check_range(const lt_model *model, lt_dtype dtype, lt_err *err)
-{
-    if (dtype != LT_F16 || model->matrix_dtype != LT_F32) return LT_OK;
-    float *values = malloc(CHUNK * sizeof *values);
-    lt_status status = values ? LT_OK : lt_fail_nomem(err, CHUNK * sizeof *values, "weights");
-    for (int i = 0; i < model->own_param_count && status == LT_OK; i++)
-        status = check_param(model, &model->params[i], values, err);
-    free(values);
-    return status;
-}
-
-/* --- The directory -----------------------------------------------------------------------------
- */
 
 static lt_status verify(lt_export_job *job, const char *directory, lt_err *err)
 {
@@ -80,7 +36,6 @@ lt_status lt_export_hf(lt_export_job *job, lt_err *err)
     uint64_t parameters = (uint64_t)lt_model_parameter_count(job->opened->model, false);
     lt_new_directory directory = {0};
     lt_status status;
-    LT_TRY(check_range(job->opened->model, s->dtype, err));
     LT_TRY(lt_export_check_space(job, parameters * lt_dtype_size(s->dtype), err));
     LT_TRY_GOTO(status, lt_new_directory_begin(&directory, s->output, err), done);
     LT_TRY_GOTO(status, write_files(job, directory.temporary, err), done);
