@@ -41,6 +41,8 @@ done
 [ "$(cat "$directory"/samples_arc_*.jsonl | wc -l)" = 8 ] || fail "not a sample for each document"
 grep -qE '"doc_id": ?0' <(head -n 1 "$directory"/samples_hellaswag_*.jsonl) || fail "samples are not in order"
 [ -z "$(find tasks -name '*.partial.*')" ] || fail "a partial file is left"
+grep -q '^task: .*texts' tasks/texts.yaml || fail "no tasks/texts.yaml for lm-evaluation-harness"
+[ ! -e tasks/arc.yaml ] || fail "a published benchmark was written for lm-evaluation-harness"
 grep -q '</html>' tasks/report.html || fail "report.html is not whole"
 
 echo "--- --json is the results file, batches and threads do not matter"
@@ -63,7 +65,7 @@ near "$(value loss,none out)" "$loss" 1e-4 || fail "held-out loss $(value loss,n
 near "$(value token_perplexity,none out)" "$(sed -nE 's/^held out, step 0: .*perplexity ([0-9.]+) .*/\1/p' train.log)" 2e-2 ||
     fail "perplexity $(value token_perplexity,none out)"
 ! grep -q exact_match out || fail "--no-generate has answers"
-grep -q '"dataset/open_qa"' out || fail "no results by category"
+grep -q '"dataset/open_qa"' out && grep -q '"dataset/closed_qa"' out || fail "no results by category"
 
 echo "--- did the tuning help?"
 eval_ 0 --model model --adapter run/final --compare model --data data.h5 --max-new-tokens 8 --output compared

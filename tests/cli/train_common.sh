@@ -16,8 +16,9 @@ fail() {
 make_data() {
     local words=(amber birch cedar dune ember) i
     for i in $(seq 0 119); do
-        printf '{"instruction": "What is next to %s, please?", "context": "%s", "response": "%s", "category": "open_qa"}\n' \
-            "${words[i % 5]}" "$([ $((i % 3)) = 0 ] && echo "In a row.")" "${words[(i + 1) % 5]}"
+        printf '{"instruction": "What is next to %s, please?", "context": "%s", "response": "%s", "category": "%s"}\n' \
+            "${words[i % 5]}" "$([ $((i % 3)) = 0 ] && echo "In a row.")" "${words[(i + 1) % 5]}" \
+            "$([ $((i % 3)) = 0 ] && echo closed_qa || echo open_qa)"
     done >data.jsonl
     "$LATHE" prepare --input data.jsonl --tokenizer "$LATHE_SOURCE_DIR/tests/golden/dolly" --output data.h5 \
         --validation 0.1 >prepare.log || fail "prepare"
