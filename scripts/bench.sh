@@ -172,10 +172,11 @@ echo
 echo "== Evaluation: 64 questions with 5 examples each, GPT-2 124M's shape, f32"
 string='"([^"\\]|\\.)*"'
 sed -nE "s/.*\"instruction\": ($string).*\"response\": ($string).*/{\"context\": \1, \"continuation\": \3}/p" \
-    scripts/sample_data/assistant.jsonl | sed 's/"continuation": "/"continuation": " /' | head -n 64 >"$work/answers.jsonl"
+    scripts/sample_data/assistant.jsonl | sed -n 's/"continuation": "/"continuation": " /; 1,64p' >"$work/answers.jsonl"
 build/release/lathe init --preset gpt2-124m --tokenizer "$tokenizer" --output "$work/model" --seed 1 >/dev/null
-build/release/lathe eval --model "$work/model" --tasks "$work/answers.jsonl" --num-fewshot 5 --output "$work/evaluation" --json >"$work/results.json"
-figure() { sed -nE "s/.*\"$1\": \"?([0-9.]+).*/\1/p" "$work/results.json" | head -n 1; }
+build/release/lathe eval --model "$work/model" --tasks "$work/answers.jsonl" --num-fewshot 5 \
+    --output "$work/evaluation" --json >"$work/results.json" 2>/dev/null
+figure() { sed -nE "s/.*\"$1\": \"?([-+0-9.e]+).*/\1/p" "$work/results.json" | head -n 1; }
 ours=$(figure total_evaluation_time_seconds)
 echo "  lathe eval: $ours s, perplexity $(figure perplexity,none)"
 if [ -n "${peer[lm-eval]:-}" ]; then
