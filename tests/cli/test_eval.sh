@@ -68,6 +68,9 @@ near "$(value token_perplexity,none out)" "$(sed -nE 's/^held out, step 0: .*per
 grep -q '"dataset/open_qa"' out && grep -q '"dataset/closed_qa"' out || fail "no results by category"
 
 echo "--- did the tuning help?"
+# the template's prompt ends with a special token that ends with a line feed
+eval_ 0 --model model --adapter run/final --tasks "$tasks/choices.jsonl" --apply-chat-template
+shows '^  acc_norm'
 eval_ 0 --model model --adapter run/final --compare model --data data.h5 --max-new-tokens 8 --output compared
 shows '^a: model$'
 shows '^b: model \+ run/final$'

@@ -4,8 +4,9 @@
  * log p(continuation | context) is taken as lm_eval/api/model.py does: white space at the context's
  * end belongs to the continuation; ids are those of the whole text, cut where the context's ids
  * end; without a context the BOS (else EOS) token stands in front; too long a text loses its
- * beginning, which is counted. Beyond lm-eval, which stops at them: a context of white space alone
- * counts as none, and a continuation longer than the model sees is scored as far as it fits. */
+ * beginning, which is counted. Beyond lm-eval, which stops at them or loses tokens: white space
+ * that a special token ends with stays the context's, a context of white space alone counts as
+ * none, and a continuation longer than the model sees is scored as far as it fits. */
 #ifndef LT_TRAIN_EVALUATION_SCORER_H
 #define LT_TRAIN_EVALUATION_SCORER_H
 

@@ -48,7 +48,8 @@ lt_status lt_text_reader_init(lt_text_reader *reader, const lt_assistant *assist
     if (prefix < 0) prefix = lt_tokenizer_eos_id(assistant->tokenizer);
     if (prefix < 0) prefix = config->bos_token_id;
     if (prefix < 0 && config->eos_token_count > 0) prefix = config->eos_token_ids[0];
-    *reader = (lt_text_reader){.encoder = assistant->encoder, .prefix = prefix};
+    *reader = (lt_text_reader){
+        .tokenizer = assistant->tokenizer, .encoder = assistant->encoder, .prefix = prefix};
     if (prefix < 0 || prefix >= lt_tokenizer_vocab_size(assistant->tokenizer)) return LT_OK;
     return lt_decode(assistant->tokenizer, &prefix, 1, false, &reader->spelling, err);
 }
@@ -100,12 +101,40 @@ static lt_status read_context(lt_text_reader *reader, const char *context, size_
     return lt_read_text(reader, context, size, &reader->last_ids, err);
 }
 
+/* Dolly's "### Response:\n" is one token: its white space can not go to the continuation. */
+static lt_status ends_in_special(lt_text_reader *reader, const char *context, bool *out,
+                                 lt_err *err)
+{
+    const lt_tokenizer *tokenizer = reader->tokenizer;
+    LT_TRY(read_context(reader, context, strlen(context), err));
+    const lt_ids *ids = &reader->last_ids;
+    int32_t last = ids->count > 0 ? ids->data[ids->count - 1] : -1;
+    *out = false;
+    if (last < 0 || !lt_tokenizer_is_special(tokenizer, last)) return LT_OK;
+    const char *token = lt_tokenizer_token(tokenizer, last);
+    *out = lt_size_without_trailing_space(token, strlen(token)) < strlen(token);
+    return LT_OK;
+}
+
+/* How much of it is the context's own: white space at its end belongs to the continuation. */
+static lt_status size_of_context(lt_text_reader *reader, const char *context, size_t *size,
+                                 lt_err *err)
+{
+    size_t all = strlen(context);
+    bool special = false;
+    *size = lt_size_without_trailing_space(context, all);
+    if (*size > 0 && *size < all) LT_TRY(ends_in_special(reader, context, &special, err));
+    if (special) *size = all;
+    return LT_OK;
+}
+
 lt_status lt_read_pair(lt_text_reader *reader, const char *context, const char *continuation,
                        lt_ids *out, int64_t *scored, lt_err *err)
 {
     lt_buffer whole = {0};
-    size_t size = lt_size_without_trailing_space(context, strlen(context)), first = out->count;
+    size_t size, first = out->count;
     lt_status status;
+    LT_TRY(size_of_context(reader, context, &size, err));
     LT_TRY_GOTO(status, lt_buffer_append_text(&whole, context, err), done);
     LT_TRY_GOTO(status, lt_buffer_append_text(&whole, continuation, err), done);
     LT_TRY_GOTO(status, read_context(reader, context, size, err), done);
