@@ -12,9 +12,9 @@
 #include "base/json.h"
 #include "train/evaluation/output_names.h"
 
-/* A block is what a killed run may have to do again: at most so many documents, and so much text.
- */
-enum { BLOCK_DOCUMENTS = 256, BLOCK_ANSWERS = 32, BLOCK_BYTES = 1 << 20 };
+/* A block is what a killed run may have to do again: at most so many documents, and so much text as
+ * about fills one batch of a GPU. */
+enum { BLOCK_DOCUMENTS = 256, BLOCK_ANSWERS = 32, BLOCK_BYTES = 1 << 17 };
 
 #define HEADER_FORMAT "lathe samples"
 

@@ -176,11 +176,11 @@ static void test_blocks(void **state)
     assert_int_equal(lt_task_block_end(&task, 0), 32);
     assert_int_equal(lt_task_block_end(&task, 576), 600);
     free_task(&task);
-    task = make_task(LT_TASK_ROLLING, 5, 700000);
+    task = make_task(LT_TASK_ROLLING, 5, 90000);
     assert_int_equal(lt_task_block_end(&task, 0), 2);
     assert_int_equal(lt_task_block_end(&task, 4), 5);
     free_task(&task);
-    task = make_task(LT_TASK_ROLLING, 2, 3000000); /* a long one is a block of its own */
+    task = make_task(LT_TASK_ROLLING, 2, 200000); /* a long one is a block of its own */
     assert_int_equal(lt_task_block_end(&task, 0), 1);
     free_task(&task);
 }
@@ -204,7 +204,7 @@ static void test_in_memory(void **state)
 /* Blocks of one document: the text of each is long. */
 static lt_task small_blocks(int64_t count)
 {
-    return make_task(LT_TASK_ROLLING, count, 1 << 20);
+    return make_task(LT_TASK_ROLLING, count, 1 << 17);
 }
 
 static void test_going_on(void **state)
