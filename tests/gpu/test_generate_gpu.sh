@@ -36,7 +36,8 @@ printf 'What is next to amber, please?\nAnd to dune?\n/reset\nWhat is next to ce
 chat() { "$LATHE" chat --model trained/final --history on --max-new-tokens 12 "$@" <said.txt 2>chat.log || fail "chat: $(cat chat.log)"; }
 chat --device cpu >cpu.chat
 chat --device cuda --dtype float32 >gpu.chat
-[ -s cpu.chat ] && cmp cpu.chat gpu.chat || fail "GPU and CPU talk differently"
+[ -s cpu.chat ] || fail "nothing was said"
+cmp cpu.chat gpu.chat || fail "GPU and CPU talk differently"
 
 "$LATHE" export --model trained/final --format gguf --quantize q8_0 --output trained.gguf >export.log || fail "$(cat export.log)"
 evaluate() { # MODEL DEVICE...: the losses and accuracies
