@@ -28,7 +28,7 @@ says() {
     shift 2
     rm -rf build
     cmake -S "$source_dir" -B build "$@" >out.txt 2>&1
-    tr '\n' ' ' <out.txt | tr -s ' ' | grep -qE -- "$pattern" && return
+    tr '\n' ' ' <out.txt | tr -s ' ' | grep -E -- "$pattern" >/dev/null && return
     echo "FAIL $name: no '$pattern' in: $(grep -A4 -E 'CUDA|rror' out.txt | head -20)"
     failures=$((failures + 1))
 }

@@ -69,8 +69,8 @@ for word in '^devices' '  cpu +cpu-' '  build' '  driver' '  cublas' '  nccl' '^
     grep -qE -- "$word" here.txt || fail "devices: no '$word' in: $(cat here.txt)"
 done
 "$lathe" devices extra >/dev/null 2>err.txt && fail "an argument too many is accepted"
-"$lathe" devices --help | grep -q "device auto" || fail "help"
-LATHE_ISA=ref "$lathe" devices | grep -q "cpu-ref" || fail "LATHE_ISA"
+"$lathe" devices --help | grep "device auto" >/dev/null || fail "help"
+LATHE_ISA=ref "$lathe" devices | grep "cpu-ref" >/dev/null || fail "LATHE_ISA"
 
 # --- Machines ------------------------------------------------------------------------------------
 devices "one GPU" "" 'cuda:0 +NVIDIA Test A, compute capability 9\.0, 80\.0 GB' 'driver +runs CUDA 13\.0'
@@ -84,7 +84,7 @@ devices "fabric manager" "FAKE_INIT=802" 'nvidia-fabricmanager'
 devices "unknown error" "FAKE_INIT=999" 'CUDA_ERROR_TEST \(999\)' 'auto chooses cpu'
 devices "error later on" "FAKE_ATTRIBUTE=1" 'cuDeviceGetAttribute: CUDA_ERROR_TEST'
 devices "a function is missing" "LD_LIBRARY_PATH=$PWD/old" 'too old: its libcuda.so.1 lacks cuGetErrorString'
-if ! ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; then
+if ! ldconfig -p 2>/dev/null | grep 'libcuda\.so\.1' >/dev/null; then
     devices "no driver" "LD_LIBRARY_PATH=$PWD/none" 'cuda +no NVIDIA driver here \(libcuda.so.1 is not found\)' \
         'driver +no NVIDIA driver' 'auto chooses cpu: no NVIDIA driver'
 fi

@@ -64,7 +64,7 @@ for words in "^library_name: transformers$" "^pipeline_tag: text-generation$" "^
     "^\| color_words \| acc \| 0.6250 \| 0.0559 \|" "vllm serve hf"; do
     has out/hf/README.md "$words"
 done
-head -1 out/hf/README.md | grep -qx -- --- || fail "the card does not begin with its front matter"
+head -1 out/hf/README.md | grep -x -- --- >/dev/null || fail "the card does not begin with its front matter"
 grep -q "$PWD" out/hf/README.md && fail "the card tells paths of this machine"
 grep -qE "base_model|lora_r|data.h5" out/hf/README.md && fail "the card tells too much: $(cat out/hf/README.md)"
 export_ --model $model --format hf --output out/bf16 --dtype bf16 --verify
@@ -97,7 +97,7 @@ for adapter in $lora $prefix; do
 done
 has out/peft/README.md "^- prefix$"
 export_ --model $model --adapter $lora --format peft --output out/peft16 --dtype bf16 --verify
-"$LATHE" inspect out/peft16 | grep -q "lora_B.weight *BF16" || fail "the adapter is not bf16"
+"$LATHE" inspect out/peft16 | grep "lora_B.weight *BF16" >/dev/null || fail "the adapter is not bf16"
 
 echo "--- gguf"
 for type in f32 f16 bf16 q8_0 q6_k q5_0 q4_k_m q4_0; do
@@ -129,7 +129,7 @@ export_ --model out/q8_0.gguf --format gguf --output out/again.gguf --quantize q
 has export.log '^verified .*at most 0\.00e\+00'
 export_ --model $model --adapter $lora --format gguf --output out/adapter.gguf --no-merge --verify
 has export.log '^verified      every tensor was read back as it was written'
-"$LATHE" inspect out/adapter.gguf | grep -q "blk.0.attn_qkv.weight.lora_a" || fail "no adapter in adapter.gguf"
+"$LATHE" inspect out/adapter.gguf | grep "blk.0.attn_qkv.weight.lora_a" >/dev/null || fail "no adapter in adapter.gguf"
 export_ --model "$golden/models/llama" --format gguf --output out/llama.gguf --verify
 has export.log '^note .*no tokenizer'
 "$LATHE" score --model out/llama.gguf --ids "1 2 3" >/dev/null || fail "ids need no tokenizer"
@@ -201,7 +201,7 @@ has err.log 'File too large'
 equal "$(ls -A no2)" "" "what is left of exports that did not fit"
 
 # A disk that fails at any point: what was there before is there, and nothing else.
-if [ -n "${LATHE_FAULT_SHIM:-}" ] && ! ldd "$LATHE" | grep -q libasan; then
+if [ -n "${LATHE_FAULT_SHIM:-}" ] && ! ldd "$LATHE" | grep libasan >/dev/null; then
     faults() { # KIND STEP TARGET ARGUMENTS...
         local kind=$1 step=$2 target=$3 at=0 code
         shift 3

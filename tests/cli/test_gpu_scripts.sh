@@ -43,7 +43,7 @@ for script in scripts/gpu_check.sh scripts/gpu_bench.sh; do
     refuse 3 "nothing was .*: .*\(driver\|GPU\)" $script
     [ $((SECONDS - start)) -lt 20 ] || fail "$script took $((SECONDS - start)) s to find no GPU"
     refuse 2 "unknown" $script --wrong
-    $script --help | grep -q "Exit code: 0" || fail "$script --help"
+    $script --help | grep "Exit code: 0" >/dev/null || fail "$script --help"
     printf '#!/bin/sh\necho "Cuda compilation tools, release 11.8, V11.8.89"\n' >"$work/nvcc"
     chmod +x "$work/nvcc"
     CUDACXX=$work/nvcc refuse 3 "of CUDA 11.8; 12.5 or newer" $script --build-only

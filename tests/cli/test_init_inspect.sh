@@ -45,7 +45,7 @@ for family in gpt2 gpt_neox llama mistral qwen2 qwen3; do
     for file in config.json generation_config.json model.safetensors tokenizer.json; do
         [ -s "$family/$file" ] || fail "init $family: no $file"
     done
-    "$lathe" init --help | grep -q "$family" || fail "init --help does not name $family"
+    "$lathe" init --help | grep "$family" >/dev/null || fail "init --help does not name $family"
 done
 
 succeed 'own sizes' '4 heads \(2 key/value\) of 16, intermediate 96' "${init[@]}" --family llama --layers 1 \

@@ -31,7 +31,7 @@ refuses() { # MESSAGE_PATTERN ARGUMENTS...: exit code 1 or 2, one message, no fi
     [ $code -eq 1 ] || [ $code -eq 2 ] || fail "lathe prepare $*: exit code $code"
     grep -qE -- "^lathe: error: .*$pattern" err || fail "the message lacks: $pattern"
     [ ! -s out ] || fail "output beside an error"
-    ! ls | grep -q bad.h5 || fail "a file was left: $(ls | grep bad.h5)"
+    ! ls | grep bad.h5 >/dev/null || fail "a file was left: $(ls | grep bad.h5)"
 }
 
 # --- What works

@@ -19,7 +19,7 @@ answer() { # ARGUMENTS...
 answer --device cpu >cpu.jsonl
 answer --device cuda --dtype float32 --matmul native >gpu.jsonl
 cmp cpu.jsonl gpu.jsonl || fail "GPU and CPU answer differently: $(diff cpu.jsonl gpu.jsonl | head -n 4)"
-if "$LATHE" devices | grep -q '^ *cublas .*libcublas'; then
+if "$LATHE" devices | grep '^ *cublas .*libcublas' >/dev/null; then
     answer --device cuda --dtype float32 --matmul cublas >cublas.jsonl
     cmp cpu.jsonl cublas.jsonl || fail "cuBLAS answers differently"
 fi

@@ -25,7 +25,7 @@ train half --device cuda --dtype bfloat16 --matmul native
 same_curve "loss in bfloat16" cpu half loss 0.01
 
 echo "--- cuBLAS"
-if "$LATHE" devices | grep -q '^ *cublas .*libcublas'; then
+if "$LATHE" devices | grep '^ *cublas .*libcublas' >/dev/null; then
     train cublas --device cuda --dtype float32 --matmul cublas
     same_curve "loss with cuBLAS" gpu cublas loss 1e-4
 else
