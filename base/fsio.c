@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -261,6 +262,15 @@ lt_status lt_remove_tree(const char *path, lt_err *err)
     /* depth first, links not followed */
     if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT) return LT_OK;
     return lt_fail_errno(err, path, "cannot be removed");
+}
+
+lt_status lt_lock_directory(const char *path, int *lock, bool *busy, lt_err *err)
+{
+    *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*lock < 0)
+        return lt_fail(err, LT_ERR_IO, "%s can not be opened: %s", path, strerror(errno));
+    *busy = flock(*lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    return LT_OK;
 }
 
 lt_status lt_free_space(const char *path, uint64_t *bytes, lt_err *err)

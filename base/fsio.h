@@ -49,6 +49,9 @@ lt_status lt_remove_tree(const char *path, lt_err *err); /* rm -r; a missing pat
 /* Removes what killed processes left in `directory`; what a live process is writing is kept, and so
  * is (under its own name) a ".trash-PID-NAME" whose NAME is missing. */
 lt_status lt_remove_stale_temporaries(const char *directory, lt_err *err);
+/* Locks a directory against other processes for as long as *lock (a file descriptor) is open, or
+ * its process lives. *busy: another one holds it. A file system without locks is taken as free. */
+lt_status lt_lock_directory(const char *path, int *lock, bool *busy, lt_err *err);
 lt_status lt_free_space(const char *path, uint64_t *bytes, lt_err *err);
 lt_status lt_copy_file(const char *from, const char *to,
                        lt_err *err); /* not durable: use inside a commit */

@@ -61,6 +61,30 @@ void lt_cli_free_adapters(lt_cli_adapters *adapters)
     *adapters = (lt_cli_adapters){0};
 }
 
+lt_status lt_cli_open_assistant(const char *model, const lt_string_list *adapters,
+                                const char *template_, const lt_backend *backend, lt_assistant *out,
+                                lt_err *err)
+{
+    lt_buffer directory = {0};
+    lt_cli_adapters read = {0};
+    lt_status status;
+    LT_TRY_GOTO(status, lt_cli_read_adapters(adapters, &read, err), done);
+    LT_TRY_GOTO(status, lt_model_resolve(model, &directory, err), done);
+    LT_TRY_GOTO(
+        status,
+        lt_assistant_open(lt_buffer_text(&directory), read.sources, read.count, backend, out, err),
+        done);
+    if (template_) {
+        out->notes.has_template = true;
+        out->untrained_template = false;
+        status = lt_template_parse(template_, &out->notes.template_, err);
+    }
+done:
+    lt_cli_free_adapters(&read);
+    lt_buffer_free(&directory);
+    return status;
+}
+
 lt_status lt_cli_find_adapter(const lt_model *model, const char *name, const char *where,
                               const lt_adapter **out, lt_err *err)
 {

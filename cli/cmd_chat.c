@@ -331,30 +331,6 @@ static void introduce(const conversation *c, const lt_assistant *assistant)
               stderr);
 }
 
-static lt_status open_assistant(const chat_settings *settings, const lt_backend *backend,
-                                lt_assistant *out, lt_err *err)
-{
-    lt_buffer directory = {0};
-    lt_cli_adapters adapters = {0};
-    lt_status status;
-    if (settings->adapter.count > 1)
-        return lt_fail(err, LT_ERR_USAGE, "a conversation is with one --adapter at a time");
-    LT_TRY_GOTO(status, lt_cli_read_adapters(&settings->adapter, &adapters, err), done);
-    LT_TRY_GOTO(status, lt_model_resolve(settings->model, &directory, err), done);
-    LT_TRY_GOTO(status,
-                lt_assistant_open(lt_buffer_text(&directory), adapters.sources, adapters.count,
-                                  backend, out, err),
-                done);
-    if (settings->template_) {
-        out->notes.has_template = true;
-        status = lt_template_parse(settings->template_, &out->notes.template_, err);
-    }
-done:
-    lt_cli_free_adapters(&adapters);
-    lt_buffer_free(&directory);
-    return status;
-}
-
 static lt_status run(const chat_settings *settings, const lt_sampling *sampling, bool *failed,
                      lt_err *err)
 {
@@ -372,8 +348,13 @@ static lt_status run(const chat_settings *settings, const lt_sampling *sampling,
                                     .stop_text_count = (int64_t)settings->stop.count,
                                     .cancelled = &interrupted}};
     lt_status status;
+    if (settings->adapter.count > 1)
+        return lt_fail(err, LT_ERR_USAGE, "a conversation is with one --adapter at a time");
     LT_TRY_GOTO(status, lt_device_open(&machine, &device, err), done);
-    LT_TRY_GOTO(status, open_assistant(settings, device.backend, &assistant, err), done);
+    LT_TRY_GOTO(status,
+                lt_cli_open_assistant(settings->model, &settings->adapter, settings->template_,
+                                      device.backend, &assistant, err),
+                done);
     const lt_model *model = assistant.model;
     const lt_adapter *adapter = model->adapter_count ? model->adapters[0] : NULL;
     LT_TRY_GOTO(status, lt_chat_session_create(&assistant, adapter, &c.session, err), done);

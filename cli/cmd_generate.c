@@ -527,30 +527,6 @@ static lt_status answer_all(lt_assistant *assistant, const generate_settings *se
     return status;
 }
 
-static lt_status open_assistant(const generate_settings *settings, const lt_backend *backend,
-                                const lt_dataset *dataset, lt_assistant *out, lt_err *err)
-{
-    lt_buffer directory = {0};
-    lt_cli_adapters adapters = {0};
-    lt_status status;
-    LT_TRY_GOTO(status, lt_cli_read_adapters(&settings->adapter, &adapters, err), done);
-    LT_TRY_GOTO(status, lt_model_resolve(settings->model, &directory, err), done);
-    LT_TRY_GOTO(status,
-                lt_assistant_open(lt_buffer_text(&directory), adapters.sources, adapters.count,
-                                  backend, out, err),
-                done);
-    if (dataset) LT_TRY_GOTO(status, lt_assistant_use_dataset(out, dataset, err), done);
-    if (settings->template_) {
-        out->notes.has_template = true;
-        out->untrained_template = false;
-        status = lt_template_parse(settings->template_, &out->notes.template_, err);
-    }
-done:
-    lt_cli_free_adapters(&adapters);
-    lt_buffer_free(&directory);
-    return status;
-}
-
 static lt_status run(const generate_settings *settings, const lt_sampling *sampling, lt_err *err)
 {
     lt_dataset *dataset = NULL;
@@ -565,7 +541,11 @@ static lt_status run(const generate_settings *settings, const lt_sampling *sampl
     if (settings->data) LT_TRY_GOTO(status, lt_dataset_open(settings->data, &dataset, err), done);
     LT_TRY_GOTO(status, collect_questions(settings, dataset, &list, err), done);
     LT_TRY_GOTO(status, lt_device_open(&machine, &device, err), done);
-    LT_TRY_GOTO(status, open_assistant(settings, device.backend, dataset, &assistant, err), done);
+    LT_TRY_GOTO(status,
+                lt_cli_open_assistant(settings->model, &settings->adapter, settings->template_,
+                                      device.backend, &assistant, err),
+                done);
+    if (dataset) LT_TRY_GOTO(status, lt_assistant_use_dataset(&assistant, dataset, err), done);
     LT_TRY_GOTO(status, choose_adapters(assistant.model, &list, err), done);
     status = answer_all(&assistant, settings, sampling, &list, err);
 done:

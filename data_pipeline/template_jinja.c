@@ -1,5 +1,5 @@
 /* The native templates in Jinja, for those who serve a model by its chat template. They give the
- * ids that template.c gives (tests/unit/data_pipeline/test_chat_template.c), and go on in the same
+ * ids that template.c gives (tests/unit/data_pipeline/test_chat_records.c), and go on in the same
  * form where a conversation has more than one question. */
 #include <string.h>
 

@@ -5,10 +5,7 @@
  *
  * A run starts in a directory that is not there or empty, goes on in one that holds a checkpoint of
  * its own, and touches nothing else unless it is told to. */
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/fsio.h"
@@ -126,10 +123,9 @@ done:
 static lt_status lock_output(lt_trainer *t, lt_err *err)
 {
     const char *output = t->settings.output;
-    t->output_lock = open(output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (t->output_lock < 0)
-        return lt_fail(err, LT_ERR_IO, "%s can not be opened: %s", output, strerror(errno));
-    if (flock(t->output_lock, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return LT_OK;
+    bool busy;
+    LT_TRY(lt_lock_directory(output, &t->output_lock, &busy, err));
+    if (!busy) return LT_OK;
     return lt_fail(err, LT_ERR_USAGE, "another lathe train is at work in %s", output);
 }
 

@@ -1,10 +1,10 @@
 /* Answers made comparable: lm-eval's filters and the options of its exact_match. */
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "base/regex.h"
 #include "train/evaluation/engine_internal.h"
+#include "train/evaluation/words.h"
 
 enum { MAX_IGNORED = sizeof((lt_task *)0)->ignored_patterns / sizeof(char *) };
 
@@ -153,34 +153,11 @@ done:
 
 static lt_status lower(lt_buffer *text, lt_err *err)
 {
-    lt_buffer out = {0};
-    lt_status status = LT_OK;
-    for (size_t at = 0; at < text->size;) {
-        utf8proc_int32_t c;
-        utf8proc_uint8_t bytes[4];
-        utf8proc_ssize_t size = utf8proc_iterate((const utf8proc_uint8_t *)text->data + at,
-                                                 (utf8proc_ssize_t)(text->size - at), &c);
-        if (size <= 0) break;
-        utf8proc_ssize_t written = utf8proc_encode_char(utf8proc_tolower(c), bytes);
-        LT_TRY_GOTO(status, lt_buffer_append(&out, bytes, (size_t)written, err), done);
-        at += (size_t)size;
-    }
-    lt_buffer old = *text;
-    *text = out;
-    out = old;
-done:
-    lt_buffer_free(&out);
+    lt_buffer small = {0};
+    lt_status status = lt_append_lower(&small, lt_buffer_text(text), err);
+    lt_buffer_free(text);
+    *text = small;
     return status;
-}
-
-static void remove_punctuation(lt_buffer *text)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < text->size; i++)
-        if (!strchr("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", text->data[i]))
-            text->data[kept++] = text->data[i];
-    text->size = kept;
-    if (text->data) text->data[kept] = '\0';
 }
 
 static lt_status prepare(const lt_answer_rules *rules, const char *text, lt_buffer *out,
@@ -190,7 +167,7 @@ static lt_status prepare(const lt_answer_rules *rules, const char *text, lt_buff
     for (int i = 0; i < rules->ignored_count; i++)
         LT_TRY(remove_matches(rules, rules->ignored[i], out, err));
     if (rules->task->ignore_case) LT_TRY(lower(out, err));
-    if (rules->task->ignore_punctuation) remove_punctuation(out);
+    if (rules->task->ignore_punctuation) lt_remove_punctuation(out);
     return LT_OK;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "train/evaluation/engine_internal.h"
+#include "train/evaluation/words.h"
 
 /* Rows decoded side by side when the user names no number. */
 enum { CPU_ROWS = 8, GPU_ROWS = 64 };

@@ -1,8 +1,6 @@
 /* What the metrics are called and how their samples become one number. */
 #include "train/evaluation/metrics.h"
 
-#include <string.h>
-
 static const lt_metric_facts facts[LT_METRIC_COUNT] = {
     [LT_METRIC_ACC] = {"acc", LT_AGGREGATE_MEAN, 1, true, true, false},
     [LT_METRIC_ACC_NORM] = {"acc_norm", LT_AGGREGATE_MEAN, 1, true, true, false},
@@ -36,12 +34,4 @@ static const lt_metric_facts facts[LT_METRIC_COUNT] = {
 const lt_metric_facts *lt_metric_of(lt_metric metric)
 {
     return &facts[metric];
-}
-
-lt_metric lt_metric_by_name(const char *name)
-{
-    int i = 0;
-    while (i < LT_METRIC_COUNT && strcmp(facts[i].name, name) != 0)
-        i++;
-    return (lt_metric)i;
 }

@@ -63,8 +63,6 @@ typedef struct lt_metric_facts {
 } lt_metric_facts;
 
 const lt_metric_facts *lt_metric_of(lt_metric metric);
-/* LT_METRIC_COUNT: there is none of that name. */
-lt_metric lt_metric_by_name(const char *name);
 
 /* --- From texts ------------------------------------------------------------------------------- */
 

@@ -17,12 +17,6 @@ static lt_status no_reference(lt_err *err)
 
 /* --- SQuAD ------------------------------------------------------------------------------------ */
 
-static bool is_punctuation(char c)
-{
-    return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
-           (c >= '{' && c <= '~');
-}
-
 /* Bytes of an article that stands here alone: \b(a|an|the)\b, the first \b given. The '_' that
  * also belongs to words is gone with the punctuation. */
 static size_t article_at(const char *text)
@@ -54,15 +48,6 @@ static lt_status append_without_articles(lt_buffer *out, const char *text, lt_er
     return LT_OK;
 }
 
-static void remove_punctuation(lt_buffer *text)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < text->size; i++)
-        if (!is_punctuation(text->data[i])) text->data[kept++] = text->data[i];
-    text->size = kept;
-    if (text->data) text->data[kept] = '\0';
-}
-
 /* The words that are left when case, punctuation and articles do not count. */
 static lt_status squad_words(lt_word_table *table, const char *text, lt_ids *out, lt_err *err)
 {
@@ -70,7 +55,7 @@ static lt_status squad_words(lt_word_table *table, const char *text, lt_ids *out
     lt_status status;
     out->count = 0;
     LT_TRY_GOTO(status, lt_append_lower(&lower, text, err), done);
-    remove_punctuation(&lower);
+    lt_remove_punctuation(&lower);
     LT_TRY_GOTO(status, append_without_articles(&bare, lt_buffer_text(&lower), err), done);
     status = lt_number_words(table, lt_buffer_text(&bare), out, err);
 done:

@@ -1,10 +1,7 @@
 /* The output directory of an evaluation. */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 
 #include "base/fsio.h"
 #include "base/json.h"
@@ -19,12 +16,10 @@
 static lt_status lock_output(lt_evaluation *run)
 {
     const char *output = run->settings->output;
+    bool busy;
     LT_TRY(lt_make_directories(output, run->err));
-    run->lock = open(output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (run->lock < 0)
-        return lt_fail(run->err, LT_ERR_IO, "%s can not be opened: %s", output, strerror(errno));
-    if (flock(run->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return lt_fail(run->err, LT_ERR_USAGE, "another lathe eval is at work in %s", output);
+    LT_TRY(lt_lock_directory(output, &run->lock, &busy, run->err));
+    if (busy) return lt_fail(run->err, LT_ERR_USAGE, "another lathe eval is at work in %s", output);
     return lt_remove_stale_temporaries(output, run->err);
 }
 

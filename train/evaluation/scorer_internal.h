@@ -28,9 +28,4 @@ lt_status lt_read_text(lt_text_reader *reader, const char *text, size_t size, lt
 lt_status lt_read_pair(lt_text_reader *reader, const char *context, const char *continuation,
                        lt_ids *out, int64_t *scored, lt_err *err);
 
-/* Bytes of text[0..size) without what Python's str.rstrip() takes off. */
-size_t lt_size_without_trailing_space(const char *text, size_t size);
-/* Without what str.strip() takes off at the beginning: where the text starts. */
-size_t lt_leading_space(const char *text, size_t size);
-
 #endif

@@ -1,45 +1,9 @@
 /* Texts to ids, by the rules of lm_eval/api/model.py (_encode_pair, loglikelihood) and
  * lm_eval/models/huggingface.py (tok_encode). */
 #include <string.h>
-#include <utf8proc.h>
 
 #include "train/evaluation/scorer_internal.h"
-
-/* Python's str.isspace: Zs, and characters of bidirectional class WS, B or S. */
-static bool is_space(utf8proc_int32_t c)
-{
-    if ((c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85) return true;
-    if (c == 0x2028 || c == 0x2029) return true;
-    return c > 0x7f && utf8proc_category(c) == UTF8PROC_CATEGORY_ZS;
-}
-
-size_t lt_size_without_trailing_space(const char *text, size_t size)
-{
-    while (size > 0) {
-        size_t start = size - 1;
-        utf8proc_int32_t c;
-        while (start > 0 && ((unsigned char)text[start] & 0xc0) == 0x80)
-            start--;
-        utf8proc_iterate((const utf8proc_uint8_t *)text + start, (utf8proc_ssize_t)(size - start),
-                         &c);
-        if (!is_space(c)) return size;
-        size = start;
-    }
-    return 0;
-}
-
-size_t lt_leading_space(const char *text, size_t size)
-{
-    size_t at = 0;
-    while (at < size) {
-        utf8proc_int32_t c;
-        utf8proc_ssize_t length = utf8proc_iterate((const utf8proc_uint8_t *)text + at,
-                                                   (utf8proc_ssize_t)(size - at), &c);
-        if (length <= 0 || !is_space(c)) return at;
-        at += (size_t)length;
-    }
-    return at;
-}
+#include "train/evaluation/words.h"
 
 lt_status lt_text_reader_init(lt_text_reader *reader, const lt_assistant *assistant, lt_err *err)
 {

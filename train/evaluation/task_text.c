@@ -7,115 +7,40 @@
 #include <string.h>
 #include <utf8proc.h>
 
-/* The code point at `text` and its length; what is no UTF-8 counts as one byte. */
-static size_t next_char(const char *text, utf8proc_int32_t *out)
-{
-    utf8proc_ssize_t size = utf8proc_iterate((const utf8proc_uint8_t *)text, -1, out);
-    if (size > 0) return (size_t)size;
-    *out = (unsigned char)*text;
-    return 1;
-}
-
-size_t lt_python_space(const char *text)
-{
-    static const utf8proc_int32_t others[] = {0x20,   0x85,   0xA0,   0x1680, 0x2028,
-                                              0x2029, 0x202F, 0x205F, 0x3000};
-    utf8proc_int32_t c;
-    if (!*text) return 0;
-    size_t size = next_char(text, &c);
-    if ((c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x1F) || (c >= 0x2000 && c <= 0x200A))
-        return size;
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (c == others[i]) return size;
-    return 0;
-}
+#include "train/evaluation/words.h"
 
 const char *lt_python_lstrip(const char *text)
 {
-    for (size_t size; (size = lt_python_space(text)) > 0;)
-        text += size;
-    return text;
+    return text + lt_leading_space(text, strlen(text));
 }
 
 const char *lt_python_strip(const char *text, size_t *size)
 {
-    utf8proc_int32_t c;
     text = lt_python_lstrip(text);
-    *size = 0;
-    for (const char *at = text; *at;) {
-        size_t space = lt_python_space(at);
-        at += space ? space : next_char(at, &c);
-        if (!space) *size = (size_t)(at - text);
-    }
+    *size = lt_size_without_trailing_space(text, strlen(text));
     return text;
 }
 
 size_t lt_python_word_count(const char *text)
 {
-    utf8proc_int32_t c;
-    size_t words = 1;
+    size_t words = 1, size;
     bool in_space = false;
-    while (*text) {
-        size_t space = lt_python_space(text);
+    for (; *text; text += size) {
+        bool space = lt_is_space(lt_character_at(text, &size));
         words += space && !in_space;
-        in_space = space > 0;
-        text += space ? space : next_char(text, &c);
+        in_space = space;
     }
     return words;
 }
 
-/* --- Case --- */
-
-static bool is_cased(utf8proc_int32_t c)
-{
-    utf8proc_category_t category = utf8proc_category(c);
-    return category == UTF8PROC_CATEGORY_LU || category == UTF8PROC_CATEGORY_LL ||
-           category == UTF8PROC_CATEGORY_LT;
-}
-
-/* Between letters of a word, as an accent or an apostrophe is (Unicode's Case_Ignorable). */
-static bool is_case_ignorable(utf8proc_int32_t c)
-{
-    utf8proc_category_t category = utf8proc_category(c);
-    return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_ME ||
-           category == UTF8PROC_CATEGORY_CF || category == UTF8PROC_CATEGORY_LM ||
-           category == UTF8PROC_CATEGORY_SK || c == '\'' || c == '.' || c == ':' || c == 0xB7 ||
-           c == 0x2019;
-}
-
-/* Whether the letters that follow go on with the word. */
-static bool word_goes_on(const char *text)
-{
-    utf8proc_int32_t c;
-    while (*text) {
-        text += next_char(text, &c);
-        if (!is_case_ignorable(c)) return is_cased(c);
-    }
-    return false;
-}
-
-static lt_status append_char(lt_buffer *out, utf8proc_int32_t c, lt_err *err)
-{
-    utf8proc_uint8_t bytes[4];
-    utf8proc_ssize_t size = utf8proc_encode_char(c, bytes);
-    return lt_buffer_append(out, bytes, (size_t)size, err);
-}
-
 lt_status lt_python_capitalize(const char *text, lt_buffer *out, lt_err *err)
 {
-    enum { CAPITAL_SIGMA = 0x3A3, FINAL_SIGMA = 0x3C2, DOTTED_I = 0x130 };
-    utf8proc_int32_t c;
-    bool after_letter = false; /* but for what is ignorable */
-    for (bool first = true; *text; first = false) {
-        text += next_char(text, &c);
-        utf8proc_int32_t changed = first ? utf8proc_totitle(c) : utf8proc_tolower(c);
-        if (!first && c == CAPITAL_SIGMA && after_letter && !word_goes_on(text))
-            changed = FINAL_SIGMA;
-        LT_TRY(append_char(out, changed, err));
-        if (!first && c == DOTTED_I) LT_TRY(append_char(out, 0x307, err)); /* keeps its dot */
-        if (!is_case_ignorable(c)) after_letter = is_cased(c);
-    }
-    return LT_OK;
+    utf8proc_uint8_t bytes[4];
+    size_t size;
+    if (!*text) return LT_OK;
+    utf8proc_int32_t title = utf8proc_totitle((utf8proc_int32_t)lt_character_at(text, &size));
+    LT_TRY(lt_buffer_append(out, bytes, (size_t)utf8proc_encode_char(title, bytes), err));
+    return lt_append_lower_behind(out, text, size, err);
 }
 
 /* --- Buffers --- */

@@ -7,9 +7,6 @@
 #include "base/buffer.h"
 #include "base/status.h"
 
-/* Bytes of the white-space character (str.isspace, and \s of re) that `text` begins with, or 0. */
-size_t lt_python_space(const char *text);
-
 /* str.lstrip(): where the rest begins. */
 const char *lt_python_lstrip(const char *text);
 /* str.strip(): *size bytes from where it begins. */

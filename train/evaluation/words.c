@@ -55,6 +55,41 @@ bool lt_next_word(const char **at, const char **word, size_t *size)
     return *size > 0;
 }
 
+size_t lt_leading_space(const char *text, size_t size)
+{
+    size_t at = 0, step;
+    while (at < size && lt_is_space(lt_character_at(text + at, &step)))
+        at += step;
+    return at < size ? at : size;
+}
+
+size_t lt_size_without_trailing_space(const char *text, size_t size)
+{
+    while (size > 0) {
+        size_t start = size - 1, step;
+        while (start > 0 && ((unsigned char)text[start] & 0xc0) == 0x80)
+            start--;
+        if (!lt_is_space(lt_character_at(text + start, &step))) return size;
+        size = start;
+    }
+    return 0;
+}
+
+static bool is_punctuation(char c)
+{
+    return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
+           (c >= '{' && c <= '~');
+}
+
+void lt_remove_punctuation(lt_buffer *text)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < text->size; i++)
+        if (!is_punctuation(text->data[i])) text->data[kept++] = text->data[i];
+    text->size = kept;
+    if (text->data) text->data[kept] = '\0';
+}
+
 /* --- Lower case ------------------------------------------------------------------------------- */
 
 /* Unicode's Cased, as far as it has to do with a sigma's neighbours. */
@@ -97,27 +132,36 @@ static uint32_t lower_sigma(bool before, const char *rest)
     return before && !after ? FINAL_SIGMA : CAPITAL_SIGMA + 0x20;
 }
 
-lt_status lt_append_lower(lt_buffer *out, const char *text, lt_err *err)
+/* `c` ends before `rest`. */
+static lt_status append_lower(lt_buffer *out, uint32_t c, bool after_cased, const char *rest,
+                              lt_err *err)
+{
+    char bytes[8];
+    if (c == CAPITAL_I_WITH_DOT) return lt_buffer_append_text(out, "i\xCC\x87", err);
+    uint32_t lower = c == CAPITAL_SIGMA ? lower_sigma(after_cased, rest)
+                                        : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+    utf8proc_ssize_t length =
+        utf8proc_encode_char((utf8proc_int32_t)lower, (utf8proc_uint8_t *)bytes);
+    return lt_buffer_append(out, bytes, (size_t)length, err);
+}
+
+lt_status lt_append_lower_behind(lt_buffer *out, const char *text, size_t first, lt_err *err)
 {
     bool after_cased = false;
     size_t size;
     for (const char *at = text; *at; at += size) {
         uint32_t c = lt_character_at(at, &size);
-        char bytes[8];
-        if (c == UINT32_MAX) {
-            LT_TRY(lt_buffer_append(out, at, size, err));
-        } else if (c == CAPITAL_I_WITH_DOT) {
-            LT_TRY(lt_buffer_append_text(out, "i\xCC\x87", err));
-        } else {
-            uint32_t lower = c == CAPITAL_SIGMA ? lower_sigma(after_cased, at + size)
-                                                : (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
-            utf8proc_ssize_t length =
-                utf8proc_encode_char((utf8proc_int32_t)lower, (utf8proc_uint8_t *)bytes);
-            LT_TRY(lt_buffer_append(out, bytes, (size_t)length, err));
-        }
+        if (at >= text + first)
+            LT_TRY(c == UINT32_MAX ? lt_buffer_append(out, at, size, err)
+                                   : append_lower(out, c, after_cased, at + size, err));
         if (!is_case_ignorable(c)) after_cased = is_cased(c);
     }
     return LT_OK;
+}
+
+lt_status lt_append_lower(lt_buffer *out, const char *text, lt_err *err)
+{
+    return lt_append_lower_behind(out, text, 0, err);
 }
 
 /* --- Numbers ---------------------------------------------------------------------------------- */

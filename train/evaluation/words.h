@@ -1,5 +1,6 @@
-/* Words for the metrics of texts: cut as Python cuts them, and as numbers, so that sequences of
- * words are compared as sequences of numbers. */
+/* Characters, words and letters as Python has them, which is what lm-evaluation-harness and the
+ * metrics' references are written in; and words as numbers, so that sequences of words are compared
+ * as sequences of numbers. */
 #ifndef LT_TRAIN_EVALUATION_WORDS_H
 #define LT_TRAIN_EVALUATION_WORDS_H
 
@@ -16,12 +17,22 @@ uint32_t lt_character_at(const char *text, size_t *size);
 bool lt_is_space(uint32_t character);        /* str.isspace(), and \s */
 bool lt_is_alphanumeric(uint32_t character); /* str.isalnum() */
 
+/* Of text[0..size), which a NUL ends somewhere: the bytes that str.lstrip() takes off, and those
+ * that str.rstrip() leaves. */
+size_t lt_leading_space(const char *text, size_t size);
+size_t lt_size_without_trailing_space(const char *text, size_t size);
+
+/* Takes out string.punctuation. */
+void lt_remove_punctuation(lt_buffer *text);
+
 /* The next run of characters that are no space, as str.split() cuts. Moves *at behind it; false at
  * the end of the text. */
 bool lt_next_word(const char **at, const char **word, size_t *size);
 
 /* Appends the text as str.lower() makes it. */
 lt_status lt_append_lower(lt_buffer *out, const char *text, lt_err *err);
+/* The same of what is behind the first bytes; letters at their end are seen as neighbours. */
+lt_status lt_append_lower_behind(lt_buffer *out, const char *text, size_t first, lt_err *err);
 
 /* Numbers of words: 0, 1, ... in the order of their first look-up. Owns all; a zeroed one is
  * empty. */
