@@ -264,6 +264,17 @@ lt_status lt_remove_tree(const char *path, lt_err *err)
     return lt_fail_errno(err, path, "cannot be removed");
 }
 
+char *lt_path_last_name(const char *path)
+{
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    return strndup(path + start, end - start);
+}
+
 lt_status lt_lock_directory(const char *path, int *lock, bool *busy, lt_err *err)
 {
     *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -36,6 +36,8 @@ void lt_unmap_file(lt_mapped_file *file);
 
 lt_status lt_path_join(lt_buffer *out, const char *directory, const char *name,
                        lt_err *err); /* replaces out */
+/* The last name of a path, without slashes at its end. Caller frees; NULL: no memory. */
+char *lt_path_last_name(const char *path);
 bool lt_path_exists(const char *path);
 bool lt_is_directory(const char *path);
 bool lt_is_temporary_name(

@@ -3,17 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The last part of a path, without slashes at its end. */
-static char *last_part(const char *path)
-{
-    size_t end = strlen(path);
-    while (end > 1 && path[end - 1] == '/')
-        end--;
-    size_t start = end;
-    while (start > 0 && path[start - 1] != '/')
-        start--;
-    return strndup(path + start, end - start);
-}
+#include "base/fsio.h"
 
 static lt_status add(lt_cli_adapters *out, const char *word, lt_err *err)
 {
@@ -23,7 +13,7 @@ static lt_status add(lt_cli_adapters *out, const char *word, lt_err *err)
         return lt_fail(err, LT_ERR_USAGE, "--adapter: %d adapters at most", LT_CLI_MAX_ADAPTERS);
     if (!*word || (named && !equals[1]))
         return lt_fail(err, LT_ERR_USAGE, "--adapter \"%s\" names no directory", word);
-    char *name = named ? strndup(word, (size_t)(equals - word)) : last_part(word);
+    char *name = named ? strndup(word, (size_t)(equals - word)) : lt_path_last_name(word);
     if (!name) return lt_fail_nomem(err, strlen(word), "an adapter's name");
     out->names[out->count] = name;
     out->sources[out->count++] =

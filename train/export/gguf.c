@@ -1,4 +1,5 @@
 /* One GGUF file: a model with its tokenizer, or a LoRA adapter. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "train/export/internal.h"
@@ -14,12 +15,12 @@ static lt_gguf_format format_of(const lt_export_settings *s)
 
 /* --- Key-values ------------------------------------------------------------------------------- */
 
-/* general.name: the model's, without the directories in front. */
-static const char *name_of(const lt_export_settings *s)
+/* general.name: the model's, without the directories in front. Caller frees. */
+static lt_status name_of(const lt_export_settings *s, char **out, lt_err *err)
 {
     const char *name = s->model_name ? s->model_name : s->model_directory;
-    const char *slash = strrchr(name, '/');
-    return slash && slash[1] ? slash + 1 : name;
+    *out = lt_path_last_name(name);
+    return *out ? LT_OK : lt_fail_nomem(err, strlen(name), "the model's name");
 }
 
 /* What ends an answer; the tokenizer may know another end of text. */
@@ -82,23 +83,29 @@ static lt_status verify_adapter(lt_export_job *job, const char *path, lt_err *er
 static lt_status write_model(lt_export_job *job, const char *path, lt_err *err)
 {
     lt_gguf_keys keys = {0};
-    lt_status status = add_tokenizer(job, &keys, err);
+    char *name = NULL;
+    lt_status status = name_of(job->settings, &name, err);
+    if (status == LT_OK) status = add_tokenizer(job, &keys, err);
     const lt_gguf_export what = {.format = format_of(job->settings),
-                                 .name = name_of(job->settings),
+                                 .name = name,
                                  .more = &keys,
                                  .notes = &job->report->notes};
     if (status == LT_OK) status = lt_model_save_gguf(job->opened->model, path, &what, err);
     lt_gguf_keys_free(&keys);
+    free(name);
     return status;
 }
 
 static lt_status write_adapter(lt_export_job *job, const char *path, lt_err *err)
 {
     const lt_model *model = job->opened->model;
-    const lt_gguf_export what = {.format = format_of(job->settings),
-                                 .name = name_of(job->settings),
-                                 .notes = &job->report->notes};
-    return lt_adapter_save_gguf(model, model->adapters[0], path, &what, err);
+    char *name = NULL;
+    LT_TRY(name_of(job->settings, &name, err));
+    const lt_gguf_export what = {
+        .format = format_of(job->settings), .name = name, .notes = &job->report->notes};
+    lt_status status = lt_adapter_save_gguf(model, model->adapters[0], path, &what, err);
+    free(name);
+    return status;
 }
 
 static lt_status write_file(lt_export_job *job, bool adapter, const char *path, lt_err *err)
