@@ -193,12 +193,16 @@ if command -v script >/dev/null; then
             printf "$2"
             shift 2
         done
-        sleep 0.5
+        for _ in $(seq 200); do # the keyboard stays plugged in until the end
+            grep -qF "Script done" tty.txt && break
+            sleep 0.05
+        done
     }
     touch tty.txt
     keys '> ' '\003' 'or Ctrl-D leaves)' 'Hi\r' GROW '\003' 'stays in the conversation' '/save tty.json\r' \
-        'messages in tty.json' '\004' | timeout 120 script -q -e -f -c "bash long.sh" tty.txt >/dev/null 2>&1 ||
-        fail "chat in a terminal: $(cat tty.txt)"
+        'messages in tty.json' '\004' | timeout 120 script -q -f -c "bash long.sh" tty.txt >/dev/null 2>script.txt ||
+        echo "the keyboard and the terminal ended with ${PIPESTATUS[*]}: $(cat script.txt)"
+    contains "$(tail -c 1000 tty.txt)" 'COMMAND_EXIT_CODE="0"' # chat's own
     contains "$(cat tty.txt)" "/help lists the commands"
     equal "$(grep -c '"role"' tty.json)" 2 "messages saved in a terminal"
     equal "$(grep -A1 assistant tty.json | grep -c '"content": "."')" 0 "empty partial answers"
