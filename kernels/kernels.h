@@ -298,7 +298,7 @@ typedef struct lt_dropout_args {
     lt_dropout_mask dropout;
 } lt_dropout_args;
 
-/* y = a + b, same shape, rows may be strided; y may alias either. */
+/* y = a + b, same shape, rows may be strided; y may alias either. All real, or all gradient. */
 typedef struct lt_add_args {
     lt_tensor a, b, y;
 } lt_add_args;
@@ -359,12 +359,14 @@ typedef struct lt_sum_squares_args {
 
 /* norm = sqrt(sum_squares) * gradient_scale; scale = gradient_scale * min(1, max_norm / norm), or
  * gradient_scale when max_norm is 0. gradient_scale is 1 / trained tokens: gradients are sums until
- * here. A norm or loss that is not finite gives a NaN scale, and a loss also a NaN norm, so that
- * adamw leaves the weights alone. Stays on the device: no step waits for the host. */
+ * here; no tokens give NaN. A norm or loss that is not finite gives a NaN scale, and a loss also a
+ * NaN norm, so that adamw leaves the weights alone. Stays on the device: no step waits for the
+ * host. */
 typedef struct lt_clip_scale_args {
     lt_tensor sum_squares; /* f64 [1] */
     lt_tensor norm, scale; /* f32 [1] */
     lt_tensor loss;        /* f64 [1] or absent */
+    lt_tensor tokens;      /* f64 [1]: trained tokens; or absent, and gradient_scale counts */
     double gradient_scale, max_norm;
 } lt_clip_scale_args;
 

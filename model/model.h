@@ -139,6 +139,56 @@ typedef struct lt_segment {
     bool decay;
 } lt_segment;
 
+/* --- Sharding
+ * -------------------------------------------------------------------------------------------- */
+
+/* What several processes that train one model divide among themselves (ZeRO; train/shard.h). */
+typedef enum lt_shard {
+    LT_SHARD_NONE,
+    LT_SHARD_OPTIMIZER,
+    LT_SHARD_GRADIENTS,
+    LT_SHARD_PARAMETERS,
+    LT_SHARD_LEVELS
+} lt_shard;
+
+/* The zero value: one process, nothing divided. */
+typedef struct lt_sharding {
+    lt_shard level;
+    int rank, world_size;
+} lt_sharding;
+
+/* The embeddings (layer -1), a block, or final norm and head (layer num_hidden_layers): a run of
+ * the model's own rows, exchanged as one. Rows of adapters are in none, and whole everywhere.
+ *
+ * Offsets and counts in elements, padding included. Divided counts are multiples of world_size *
+ * LT_QUANTISED_BLOCK, and process r's part is the r-th: count / world_size elements from
+ * offset + r * count / world_size on. Gradients of a divided unit lie as its weights do, those of
+ * frozen rows left out but for their place. So all parts together lie, in their order, at offset /
+ * world_size: parts of weights, of gradients, and the optimizer's state. */
+typedef struct lt_unit {
+    int layer;
+    int first_param, param_count;
+    int64_t weight_offset, weight_count;     /* among the weights in real */
+    int64_t half_offset, half_count;         /* among those in bf16 */
+    int64_t gradient_offset, gradient_count; /* among the gradients; 0: none of it is trained */
+} lt_unit;
+
+/* Where a pass is. Forward goes up from layer -1, backward down to the lowest trained one, and to
+ * -1 when that is 0. The head's forward and backward are one. */
+typedef enum lt_unit_point {
+    LT_BEFORE_FORWARD,  /* weights are about to be read */
+    LT_AFTER_FORWARD,   /* have been */
+    LT_BEFORE_BACKWARD, /* weights are about to be read, gradients written */
+    LT_AFTER_BACKWARD   /* the unit's gradients of this batch are complete */
+} lt_unit_point;
+
+/* Told by every pass, in the same order whatever is in the batch, so that collectives can hang on
+ * it. An embedding that is tied is also the head's: its gradients are complete at its own place. */
+typedef struct lt_unit_observer {
+    void *context;
+    lt_status (*at)(void *context, const lt_unit *unit, lt_unit_point point, lt_err *err);
+} lt_unit_observer;
+
 typedef struct lt_adapter lt_adapter; /* model/adapter.h */
 
 typedef struct lt_model {
@@ -158,7 +208,54 @@ typedef struct lt_model {
     lt_arena weights, gradients;
     lt_tensor rope_cos,
         rope_sin; /* statistics [max_position, rotary_dim / 2]; in the weights arena */
+
+    lt_sharding sharding;
+    lt_unit *units; /* [num_hidden_layers + 2]: that of layer i at i + 1 */
+    lt_unit_observer observer;
+    /* Parts, where there is no whole: [elements / world_size], else absent. Rows' views are then of
+     * rooms that units share: two for the blocks by turns, and the ends' own. */
+    lt_tensor weight_parts, half_parts; /* LT_SHARD_PARAMETERS */
+    lt_tensor gradient_parts;           /* from LT_SHARD_GRADIENTS on */
 } lt_model;
+
+/* A unit as a whole and this process's part of it, as one-dimensional tensors: in its own place or
+ * in its room. Without sharding the part is the whole. Absent where there is nothing: no rows in
+ * bf16, nothing trained. */
+lt_tensor lt_unit_weights(const lt_model *model, const lt_unit *unit);
+lt_tensor lt_unit_weight_part(const lt_model *model, const lt_unit *unit);
+lt_tensor lt_unit_half_weights(const lt_model *model, const lt_unit *unit);
+lt_tensor lt_unit_half_part(const lt_model *model, const lt_unit *unit);
+lt_tensor lt_unit_gradients(const lt_model *model, const lt_unit *unit);
+lt_tensor lt_unit_gradient_part(const lt_model *model, const lt_unit *unit);
+/* Units that can be in the same room: only one of them is there at a time. -1: a place of its own.
+ */
+int lt_unit_room(const lt_model *model, const lt_unit *unit);
+
+/* A run of trained elements of one row, or of several with the same `decay`, that this process
+ * steps, and where in the optimizer's state they are. */
+typedef struct lt_own_piece {
+    int param;            /* the row it begins in */
+    int64_t first;        /* elements of that row before it */
+    int64_t count;        /* padding included */
+    int64_t state_offset; /* among the elements that this process steps */
+    int64_t element;      /* of the undivided gradient: the same for any world_size */
+    lt_tensor weights;    /* [count] */
+    lt_tensor gradient;   /* [count] */
+    bool decay;
+} lt_own_piece;
+
+/* All of them, in order. Caller frees. After gradients have been allocated. */
+lt_status lt_model_own_pieces(const lt_model *model, lt_own_piece **out, int *count, lt_err *err);
+/* Elements that this process steps, padding included: the size of the optimizer's state. */
+int64_t lt_model_own_count(const lt_model *model);
+/* The part of one row that this process steps: `*count` elements from `*first` of the row on, at
+ * `*state_offset`. A count of 0: none. */
+void lt_model_own_range(const lt_model *model, const lt_param *param, int64_t *first,
+                        int64_t *count, int64_t *state_offset);
+
+/* Tells the observer that a unit's weights are about to be read outside a pass: by the start of an
+ * adapter, or by saving. On all ranks alike. */
+lt_status lt_model_need_unit(const lt_model *model, int layer, lt_err *err);
 
 /* Weights from a Hugging Face directory: model.safetensors or a sharded index; f32, f16, bf16;
  * memory-mapped and converted to the backend's real. Or from a GGUF file (model/gguf_model.h).
@@ -169,6 +266,16 @@ lt_status lt_model_load(const char *directory, const lt_backend *backend, lt_mod
  * the memory (rounded once, exact when the file is bf16). A bf16 model can only be frozen. */
 lt_status lt_model_load_as(const char *directory, const lt_backend *backend, lt_dtype matrices,
                            lt_model **out, lt_err *err);
+
+typedef struct lt_model_load_settings {
+    lt_dtype matrices;    /* as for lt_model_load_as */
+    int64_t vocab_size;   /* grown to, as by lt_model_grow_vocab; 0: as it is */
+    lt_sharding sharding; /* each process keeps what is its own, and never holds more than that and
+                             a unit's room */
+} lt_model_load_settings;
+
+lt_status lt_model_load_with(const char *directory, const lt_backend *backend,
+                             const lt_model_load_settings *settings, lt_model **out, lt_err *err);
 /* Fresh weights: the family's standard initialisation, a pure function of the seed. Takes over
  * `config` (zeroes it). */
 lt_status lt_model_create(lt_model_config *config, const lt_backend *backend, uint64_t seed,
@@ -204,6 +311,20 @@ lt_status lt_model_set_trainable(lt_model *model, const lt_trainable *what, lt_e
 lt_status lt_model_describe_trainable(const lt_model *model, lt_buffer *out, lt_err *err);
 /* Memory for gradients of trainable rows, zeroed; fixes the segments. */
 lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err);
+
+/* How several processes write the same files. NULL wherever one is taken: one process. */
+typedef struct lt_file_group {
+    int rank, world_size;
+    void *context;
+    /* Waits for all; all get the same answer, the first failure there was. */
+    lt_status (*agree)(void *context, lt_status mine, lt_err *err);
+} lt_file_group;
+
+/* lt_model_save by all processes at once: each writes some of the tensors into the same files,
+ * which are byte for byte those that one process writes. Weights of other processes come through
+ * the model's observer. */
+lt_status lt_model_save_together(const lt_model *model, const char *directory, lt_dtype dtype,
+                                 const lt_file_group *group, lt_err *err);
 
 /* Writes config.json, generation_config.json and model.safetensors (shards of at most 5 GB and an
  * index when larger) into an existing directory, in the names and layouts of Hugging Face, as
@@ -245,6 +366,7 @@ typedef struct lt_plan_settings {
     const struct lt_adapter_config *adapter; /* with one, the model itself is frozen; or NULL */
     bool half_base;                          /* frozen matrices in bf16 */
     bool half_gradients;                     /* gradients in real where that is bf16 */
+    lt_sharding sharding;                    /* of any rank: all take the same */
     lt_buffer *inventory;                    /* lt_model_describe_trainable is appended; or NULL */
 } lt_plan_settings;
 
@@ -253,6 +375,8 @@ typedef struct lt_memory_plan {
     size_t weights, adapter, gradients, activations;
     int64_t parameters, trainable_parameters; /* the adapter's included */
     int64_t gradient_count;                   /* elements, padding included */
+    int64_t own_count;                        /* of them, that one process steps */
+    int64_t block_elements, ends_elements;    /* of one block, of both ends: what is exchanged */
 } lt_memory_plan;
 
 lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend,
@@ -275,7 +399,10 @@ typedef struct lt_loss {
     int64_t correct; /* of them, predicted exactly by argmax */
 } lt_loss;
 
-/* The gradient of the SUM of the batch's losses, for trainable rows: with `accumulate` it is added
+/* A batch of 0 rows goes by with nothing computed: gradients are zeroed unless `accumulate`, and
+ * the model's observer is told of everything.
+ *
+ * The gradient of the SUM of the batch's losses, for trainable rows: with `accumulate` it is added
  * to their gradients (so that micro-batches simply add up; the division by the global token count
  * happens once, in the clip scale), else it replaces them, which spares the first micro-batch of a
  * step clearing and reading them. Adds to *loss; where that is NULL the loss stays on the device,

@@ -5,6 +5,8 @@ set -euo pipefail
 
 packages=(build-essential cmake pkg-config libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev libyaml-dev
           libxxhash-dev libzstd-dev zlib1g-dev libcmocka-dev)
+# Several processes: Open MPI, unless there is an MPI already.
+command -v mpicc >/dev/null && command -v mpirun >/dev/null || packages+=(libopenmpi-dev openmpi-bin)
 
 is_installed() {
     [ "$(dpkg-query -W -f='${db:Status-Abbrev}' "$1" 2>/dev/null)" = "ii " ]

@@ -400,7 +400,50 @@ static const lt_option options[] = {
      .offset = FIELD(threads),
      .default_text = "0",
      .max = 4096,
-     .help = "CPU threads; 0: OMP_NUM_THREADS or all cores."},
+     .help = "CPU threads of a process; 0: OMP_NUM_THREADS, or all cores divided among the "
+             "processes on this machine."},
+
+    {.name = "gpus",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(gpus),
+     .metavar = "N|0,2,3",
+     .group = "Several processes",
+     .help = "Start a process for each of so many GPUs, or for these. A GPU may be listed twice. "
+             "Under mpirun, srun or torchrun leave it out: they start the processes."},
+    {.name = "processes",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(processes),
+     .default_text = "0",
+     .max = 4096,
+     .help = "Start so many processes on the CPU, by mpirun; 0: one, or as it was started."},
+    {.name = "shard",
+     .type = LT_OPTION_CHOICE,
+     .offset = FIELD(shard),
+     .default_text = "optimizer",
+     .choices = "none|optimizer|gradients|parameters",
+     .help = "What the processes divide among themselves instead of each having it whole: the "
+             "optimizer's state, gradients too, parameters too (ZeRO-1, 2, 3)."},
+    {.name = "max-restarts",
+     .type = LT_OPTION_INT,
+     .offset = FIELD(max_restarts),
+     .default_text = "0",
+     .max = 1000,
+     .help = "With --gpus or --processes: start all again from the last good checkpoint when one "
+             "fails, at most N times without a new checkpoint between."},
+    {.name = "watchdog-timeout",
+     .type = LT_OPTION_NUMBER,
+     .offset = FIELD(watchdog_timeout),
+     .default_text = "600",
+     .max = 1e6,
+     .metavar = "SECONDS",
+     .help = "End the run, with a record of the last collectives, when a process makes no progress "
+             "for so long (three times as long before the first step); 0: never."},
+    {.name = "cluster",
+     .type = LT_OPTION_STRING,
+     .offset = FIELD(cluster),
+     .metavar = "NAME,...",
+     .help = "With --dry-run: estimate the time of a step on these clusters (8xH100, 64xH100, "
+             "512xH100)."},
 };
 
 const lt_option_table lt_train_options = {

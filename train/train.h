@@ -56,6 +56,13 @@ typedef struct lt_train_settings {
     bool offload_optimizer;
     char *device, *dtype, *matmul; /* train/device.h */
     int64_t threads;
+    char *gpus;        /* "4" or "0,2,3": a process for each, started by the program; NULL */
+    int64_t processes; /* on the CPU, likewise; 0: as it was started */
+    char *shard;       /* train/shard.h */
+    int64_t max_restarts;
+    double watchdog_timeout; /* seconds; 0: never */
+    char *cluster; /* named clusters that a dry run estimates for; NULL: all when there are
+                      several processes */
     bool dry_run, force;
 } lt_train_settings;
 
