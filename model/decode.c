@@ -5,7 +5,8 @@
  *
  * On a device that records (a GPU), a step of one new id a row that comes a second time in the same
  * shape is recorded, and replayed with one launch from then on (recordings.c). All that differs
- * between such steps is in tensors that are uploaded before it. */
+ * between such steps is in tensors that are uploaded before it. What an observer does can not be
+ * recorded. */
 #include <string.h>
 
 #include "base/checked.h"
@@ -182,7 +183,6 @@ lt_status lt_model_decode(const lt_model *model, lt_workspace *workspace, lt_kv_
     LT_TRY(prepare(model, workspace, cache, ids, counts, length, &step, err));
     if (step.ends == 0) return LT_OK;
     LT_TRY(lt_stack_forward(&step.pass, err));
-    LT_TRY(lt_head_gather(&step.pass, step.ends, err));
     row_sink sink = {model->backend, counts, logits, model->config.vocab_size, 0};
     LT_TRY(lt_head_logits(&step.pass, step.ends, store_rows, &sink, err));
     advance(cache, counts);
@@ -236,7 +236,6 @@ static lt_status choose(void *context, int64_t first, int64_t count, lt_tensor l
 static lt_status run_and_choose(const decode_step *step, chooser *c, lt_err *err)
 {
     LT_TRY(lt_stack_forward(&step->pass, err));
-    LT_TRY(lt_head_gather(&step->pass, step->ends, err));
     return lt_head_logits(&step->pass, step->ends, choose, c, err);
 }
 
@@ -244,7 +243,8 @@ static lt_status run_or_replay(decode_step *step, chooser *c, lt_kv_cache *cache
 {
     const lt_backend *backend = cache->model->backend;
     lt_recorded_step *recorded = NULL;
-    if (step->pass.tokens == step->ends && backend->replay)
+    bool records = backend->replay && !cache->model->observer.at;
+    if (step->pass.tokens == step->ends && records)
         recorded = lt_recordings_find(cache, &step->pass, c->sampling);
     if (!recorded) return run_and_choose(step, c, err);
     if (!recorded

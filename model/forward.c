@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "model/adapters/internal.h"
+#include "model/sharding.h"
 
 /* The pass's virtual tokens: rows of the adapter's table, and positions from 0 on. */
 static lt_status embed_virtual(const lt_pass *pass, lt_tensor stream, lt_err *err)
@@ -53,8 +54,8 @@ static lt_status embed(const lt_pass *pass, lt_err *err)
     return lt_dropout(pass->backend, &(lt_dropout_args){.x = y, .y = y, .dropout = mask}, err);
 }
 
-/* What each adapter of the pass does once, before the first block. */
-static lt_status begin_adapters(const lt_pass *pass, lt_err *err)
+/* What each adapter of the pass does before the embedding, and before each block. */
+static lt_status begin_adapters(const lt_pass *pass, int64_t layer, lt_err *err)
 {
     const lt_model *model = pass->model;
     for (int i = 0; i < model->adapter_count; i++) {
@@ -62,17 +63,25 @@ static lt_status begin_adapters(const lt_pass *pass, lt_err *err)
         bool used = adapter == pass->adapter;
         for (int64_t k = 0; k < pass->span_count; k++)
             used = used || pass->spans[k].adapter == adapter;
-        if (used && adapter->method->begin) LT_TRY(adapter->method->begin(pass, adapter, err));
+        if (used && adapter->method->begin)
+            LT_TRY(adapter->method->begin(pass, adapter, layer, err));
     }
     return LT_OK;
 }
 
+static lt_status run_forward(const lt_pass *pass, int64_t layer, lt_err *err)
+{
+    LT_TRY(begin_adapters(pass, layer, err));
+    return layer < 0 ? embed(pass, err) : lt_block_forward(pass, layer, err);
+}
+
 lt_status lt_stack_forward(const lt_pass *pass, lt_err *err)
 {
-    LT_TRY(begin_adapters(pass, err));
-    LT_TRY(embed(pass, err));
-    for (int64_t i = 0; i < pass->model->config.num_hidden_layers; i++)
-        LT_TRY(lt_block_forward(pass, i, err));
+    for (int64_t layer = -1; layer < pass->model->config.num_hidden_layers; layer++) {
+        LT_TRY(lt_tell_unit(pass->model, layer, LT_BEFORE_FORWARD, err));
+        if (!pass->empty) LT_TRY(run_forward(pass, layer, err));
+        LT_TRY(lt_tell_unit(pass->model, layer, LT_AFTER_FORWARD, err));
+    }
     return LT_OK;
 }
 
@@ -208,6 +217,24 @@ static int64_t list_targets(const lt_pass *pass, lt_workspace *ws, const lt_batc
     return count;
 }
 
+/* For a batch whose targets are wanted. Without rows, or a target, nothing is computed. */
+static lt_status begin_targets(const lt_model *model, lt_workspace *ws, const lt_batch *batch,
+                               batch_pass *out, int64_t *count, lt_err *err)
+{
+    *count = 0;
+    out->pass = (lt_pass){.model = model,
+                          .backend = model->backend,
+                          .workspace = ws,
+                          .adapter = model->active,
+                          .empty = true};
+    if (batch->rows == 0) return LT_OK;
+    if (!batch->targets) return lt_fail(err, LT_ERR_USAGE, "the batch has no targets");
+    LT_TRY(begin(model, ws, batch, out, err));
+    *count = list_targets(&out->pass, ws, batch);
+    out->pass.empty = *count == 0;
+    return LT_OK;
+}
+
 lt_status lt_workspace_take_loss(lt_workspace *ws, lt_loss *loss, lt_err *err)
 {
     double totals[3];
@@ -247,14 +274,31 @@ static lt_status take_token_losses(const batch_pass *b, const lt_workspace *ws, 
     return LT_OK;
 }
 
+lt_status lt_begin_gradients(const lt_pass *pass, int64_t layer, lt_err *err)
+{
+    const lt_model *model = pass->model;
+    LT_TRY(lt_tell_unit(model, layer, LT_BEFORE_BACKWARD, err));
+    if (pass->accumulate) return LT_OK;
+    return lt_zero_unit_gradients(model, lt_unit_of(model, (int)layer), pass->empty, err);
+}
+
+static lt_status unit_backward(const lt_pass *pass, int64_t layer, lt_err *err)
+{
+    LT_TRY(lt_begin_gradients(pass, layer, err));
+    if (!pass->empty)
+        LT_TRY(layer < 0 ? embed_backward(pass, err) : lt_block_backward(pass, layer, err));
+    return lt_tell_unit(pass->model, layer, LT_AFTER_BACKWARD, err);
+}
+
 static lt_status backward(const lt_pass *pass, lt_err *err)
 {
     int64_t layers = pass->model->config.num_hidden_layers;
     for (int64_t i = layers - 1; i >= pass->workspace->first_kept_layer; i--)
-        LT_TRY(lt_block_backward(pass, i, err));
-    if (pass->workspace->first_kept_layer == 0) LT_TRY(embed_backward(pass, err));
+        LT_TRY(unit_backward(pass, i, err));
+    if (pass->workspace->first_kept_layer == 0) LT_TRY(unit_backward(pass, -1, err));
     const lt_adapter *adapter = pass->adapter;
-    return adapter && adapter->method->end ? adapter->method->end(pass, adapter, err) : LT_OK;
+    bool ends = adapter && adapter->method->end && !pass->empty;
+    return ends ? adapter->method->end(pass, adapter, err) : LT_OK;
 }
 
 lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, const lt_batch *batch,
@@ -262,40 +306,35 @@ lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, co
                                     lt_err *err)
 {
     batch_pass b;
+    int64_t count;
     if (!workspace->settings.training)
         return lt_fail(err, LT_ERR_USAGE, "the workspace was made without room for training");
-    if (!batch->targets) return lt_fail(err, LT_ERR_USAGE, "a training batch needs targets");
     if (model->gradient_count > 0 && !model->gradients.base)
         return lt_fail(err, LT_ERR_USAGE, "the model's gradients have not been allocated");
-    LT_TRY(begin(model, workspace, batch, &b, err));
-    int64_t count = list_targets(&b.pass, workspace, batch);
-    if (count == 0) return accumulate ? LT_OK : lt_params_zero_gradients(model, err);
-    if (!accumulate) LT_TRY(lt_params_zero_summed_gradients(model, err));
+    if (accumulate && lt_has_gradient_rooms(model))
+        return lt_fail(err, LT_ERR_USAGE, "gradients that are kept in parts are added up there");
+    LT_TRY(begin_targets(model, workspace, batch, &b, &count, err));
+    if (!accumulate) LT_TRY(lt_zero_adapter_gradients(model, b.pass.empty, err));
     b.pass.accumulate = accumulate;
     b.pass.dropout = true;
     b.pass.key = dropout;
     LT_TRY(lt_stack_forward(&b.pass, err));
-    LT_TRY(lt_head_choose(workspace, count, err));
-    LT_TRY(lt_head_gather(&b.pass, count, err));
     LT_TRY(lt_head_loss(&b.pass, count, true, err));
     LT_TRY(backward(&b.pass, err));
-    return loss ? lt_workspace_take_loss(workspace, loss, err) : LT_OK;
+    return loss && count > 0 ? lt_workspace_take_loss(workspace, loss, err) : LT_OK;
 }
 
 lt_status lt_model_evaluate(const lt_model *model, lt_workspace *workspace, const lt_batch *batch,
                             lt_loss *loss, double *token_loss, lt_err *err)
 {
     batch_pass b;
-    if (!batch->targets) return lt_fail(err, LT_ERR_USAGE, "evaluation needs targets");
-    LT_TRY(begin(model, workspace, batch, &b, err));
-    int64_t count = list_targets(&b.pass, workspace, batch);
+    int64_t count;
+    LT_TRY(begin_targets(model, workspace, batch, &b, &count, err));
     size_t tokens = (size_t)(batch->rows * batch->length);
-    if (token_loss) memset(token_loss, 0, tokens * sizeof *token_loss);
-    if (count == 0) return LT_OK;
+    if (token_loss && tokens > 0) memset(token_loss, 0, tokens * sizeof *token_loss);
     LT_TRY(lt_stack_forward(&b.pass, err));
-    LT_TRY(lt_head_choose(workspace, count, err));
-    LT_TRY(lt_head_gather(&b.pass, count, err));
     LT_TRY(lt_head_loss(&b.pass, count, false, err));
+    if (count == 0) return LT_OK;
     if (token_loss) LT_TRY(take_token_losses(&b, workspace, count, token_loss, err));
     return lt_workspace_take_loss(workspace, loss, err);
 }
@@ -334,8 +373,6 @@ lt_status lt_model_score(const lt_model *model, lt_workspace *workspace, const l
     if (count == 0) return LT_OK;
     b.head_span.count = count; /* there may be more targets than tokens */
     LT_TRY(lt_stack_forward(&b.pass, err));
-    LT_TRY(lt_head_choose(workspace, count, err));
-    LT_TRY(lt_head_gather(&b.pass, count, err));
     LT_TRY(lt_head_loss(&b.pass, count, false, err));
     LT_TRY(download_losses(workspace, count, err));
     LT_TRY(model->backend->download(model->backend, likeliest, workspace->correct.data,
@@ -371,7 +408,6 @@ lt_status lt_model_logits(const lt_model *model, lt_workspace *workspace, const 
         workspace->host_index[i] = (int32_t)(b.pass.virtual_tokens + i);
     LT_TRY(lt_stack_forward(&b.pass, err));
     LT_TRY(lt_head_choose(workspace, tokens, err));
-    LT_TRY(lt_head_gather(&b.pass, tokens, err));
     logits_sink sink = {model->backend, logits, model->config.vocab_size};
     return lt_head_logits(&b.pass, tokens, store_logits, &sink, err);
 }

@@ -47,10 +47,10 @@ lt_status lt_adapter_save_gguf(const lt_model *model, const lt_adapter *adapter,
 lt_status lt_adapter_check_gguf(const lt_model *model, const lt_adapter *adapter, const char *path,
                                 lt_err *err);
 
-/* Weights decoded to the backend's real. lt_model_load does this by itself for a file that is GGUF.
- */
-lt_status lt_model_load_gguf(const char *path, const lt_backend *backend, lt_dtype matrices,
-                             lt_model **out, lt_err *err);
+/* Weights decoded to the backend's real. lt_model_load_with does this by itself for a file that is
+ * GGUF. */
+lt_status lt_model_load_gguf(const char *path, const lt_backend *backend,
+                             const lt_model_load_settings *settings, lt_model **out, lt_err *err);
 
 /* The configuration alone; lt_model_config_load does this by itself for a file that is GGUF. */
 lt_status lt_gguf_config_load(const char *path, lt_model_config *out, lt_err *err);

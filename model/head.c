@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "model/sharding.h"
 #include "model/workspace.h"
 
 lt_status lt_head_choose(const lt_workspace *ws, int64_t count, lt_err *err)
@@ -14,16 +15,17 @@ lt_status lt_head_choose(const lt_workspace *ws, int64_t count, lt_err *err)
                                (size_t)count * sizeof(int32_t), err);
 }
 
-lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err)
+/* Gathers the chosen rows and takes the final norm of them. */
+static lt_status gather(const lt_pass *pass, int64_t count, lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
     const lt_backend *backend = pass->backend;
     lt_ends_view w = lt_ends_weights(pass->model, NULL);
     lt_tensor input = lt_workspace_rows(ws, ws->head_input, count);
-    lt_rows_args gather = {.x = lt_workspace_rows(ws, ws->stream, pass->tokens),
+    lt_rows_args chosen = {.x = lt_workspace_rows(ws, ws->stream, pass->tokens),
                            .y = input,
                            .index = lt_workspace_rows(ws, ws->index, count)};
-    LT_TRY(lt_gather_rows(backend, &gather, err));
+    LT_TRY(lt_gather_rows(backend, &chosen, err));
     return lt_norm_pass(pass, input, w.final_norm_weight, w.final_norm_bias,
                         lt_workspace_rows(ws, ws->head_norm, count),
                         lt_workspace_rows(ws, ws->head_mean, count),
@@ -90,11 +92,13 @@ static lt_status final_norm_backward(const lt_pass *pass, int64_t count, lt_err 
     return lt_scatter_rows(pass->backend, &scatter, err);
 }
 
-lt_status lt_head_loss(const lt_pass *pass, int64_t count, bool gradient, lt_err *err)
+static lt_status losses(const lt_pass *pass, int64_t count, bool gradient, lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
     const lt_backend *backend = pass->backend;
     size_t ids_size = (size_t)count * sizeof(int32_t);
+    LT_TRY(lt_head_choose(ws, count, err));
+    LT_TRY(gather(pass, count, err));
     LT_TRY(backend->upload(backend, ws->targets.data, ws->host_targets, ids_size, err));
     for (int64_t first = 0; first < count; first += ws->chunk) {
         int64_t rows = lt_min_i64(ws->chunk, count - first);
@@ -116,10 +120,24 @@ lt_status lt_head_loss(const lt_pass *pass, int64_t count, bool gradient, lt_err
     return lt_sum_losses(backend, &sum, err);
 }
 
+lt_status lt_head_loss(const lt_pass *pass, int64_t count, bool gradient, lt_err *err)
+{
+    const lt_model *model = pass->model;
+    int64_t layer = model->config.num_hidden_layers;
+    LT_TRY(lt_tell_unit(model, layer, LT_BEFORE_FORWARD, err));
+    if (gradient) LT_TRY(lt_begin_gradients(pass, layer, err));
+    if (!pass->empty) LT_TRY(losses(pass, count, gradient, err));
+    LT_TRY(lt_tell_unit(model, layer, LT_AFTER_FORWARD, err));
+    return gradient ? lt_tell_unit(model, layer, LT_AFTER_BACKWARD, err) : LT_OK;
+}
+
 lt_status lt_head_logits(const lt_pass *pass, int64_t count, lt_take_logits take, void *context,
                          lt_err *err)
 {
     const lt_workspace *ws = pass->workspace;
+    int64_t layer = pass->model->config.num_hidden_layers;
+    LT_TRY(lt_tell_unit(pass->model, layer, LT_BEFORE_FORWARD, err));
+    LT_TRY(gather(pass, count, err));
     for (int64_t first = 0; first < count; first += ws->chunk) {
         int64_t rows = lt_min_i64(ws->chunk, count - first);
         lt_tensor logits;
@@ -132,5 +150,5 @@ lt_status lt_head_logits(const lt_pass *pass, int64_t count, lt_take_logits take
         }
         LT_TRY(take(context, first, rows, logits, err));
     }
-    return LT_OK;
+    return lt_tell_unit(pass->model, layer, LT_AFTER_FORWARD, err);
 }

@@ -8,6 +8,7 @@
 #include "model/formats/numbers.h"
 #include "model/init.h"
 #include "model/params.h"
+#include "model/sharding.h"
 #include "model/weights.h"
 
 enum { CHUNK = 1 << 16 }; /* elements at a time: 256 KiB of f32; a multiple of 4 */
@@ -102,7 +103,8 @@ lt_status lt_model_create(lt_model_config *config, const lt_backend *backend, ui
     lt_status status;
     lt_model *model = NULL;
     *out = NULL;
-    LT_TRY_GOTO(status, lt_model_new(config, backend, backend->real, &model, err), done);
+    const lt_model_load_settings settings = {.matrices = backend->real};
+    LT_TRY_GOTO(status, lt_model_new(config, backend, &settings, &model, err), done);
     LT_TRY_GOTO(status, lt_model_allocate_weights(model, err), done);
     for (int i = 0; i < model->param_count; i++)
         LT_TRY_GOTO(status, lt_fill_param(model, i, seed, err), done);
@@ -118,31 +120,52 @@ done:
 /* --- Growing the vocabulary --------------------------------------------------------------------
  */
 
-/* Copies all of `from` and adds each of its rows of `columns` to sums. */
-static lt_status copy_rows(const lt_backend *backend, const lt_tensor *from, const lt_tensor *to,
-                           double *sums, lt_err *err)
+/* Rows of a matrix, or elements of a vector, that are staged at a time. */
+static int64_t rows_at_once(lt_tensor t)
 {
-    size_t size = lt_dtype_size(from->dtype);
-    int64_t columns = from->ndim == 2 ? from->shape[1] : 1, rows = from->shape[0];
-    int64_t step = lt_max_i64(1, CHUNK / columns);
-    void *staged = malloc((size_t)(step * columns) * size);
+    return lt_max_i64(1, CHUNK / (t.ndim == 2 ? t.shape[1] : 1));
+}
+
+/* Copies all of `from` to the start of `to`. */
+static lt_status copy_rows(const lt_backend *backend, const lt_tensor *from, const lt_tensor *to,
+                           lt_err *err)
+{
+    size_t row_bytes = (size_t)(from->ndim == 2 ? from->shape[1] : 1) * lt_dtype_size(from->dtype);
+    int64_t step = rows_at_once(*from), rows = from->shape[0];
+    void *staged = malloc((size_t)step * row_bytes);
+    lt_status status = LT_OK;
+    if (!staged) return lt_fail_nomem(err, (size_t)step * row_bytes, "copying weights");
+    for (int64_t first = 0; first < rows && status == LT_OK; first += step) {
+        size_t offset = (size_t)first * row_bytes;
+        size_t bytes = (size_t)lt_min_i64(step, rows - first) * row_bytes;
+        status = backend->download(backend, staged, (char *)from->data + offset, bytes, err);
+        if (status != LT_OK) break;
+        status = backend->upload(backend, (char *)to->data + offset, staged, bytes, err);
+    }
+    free(staged);
+    return status;
+}
+
+/* Adds each of the first rows of a matrix to `sums`. */
+static lt_status sum_rows(const lt_backend *backend, lt_tensor matrix, int64_t rows, double *sums,
+                          lt_err *err)
+{
+    int64_t columns = matrix.shape[1], step = rows_at_once(matrix);
+    size_t row_bytes = (size_t)columns * lt_dtype_size(matrix.dtype);
+    void *staged = malloc((size_t)step * row_bytes);
     float *values = malloc((size_t)(step * columns) * sizeof *values);
     lt_status status = LT_OK;
     if (!staged || !values) {
-        status = lt_fail_nomem(err, (unsigned long long)(step * columns) * size, "copying weights");
+        status = lt_fail_nomem(err, (size_t)step * row_bytes, "new embedding rows");
         goto done;
     }
     for (int64_t first = 0; first < rows; first += step) {
-        int64_t count = lt_min_i64(step, rows - first) * columns;
-        size_t offset = (size_t)(first * columns) * size, bytes = (size_t)count * size;
+        int64_t count = lt_min_i64(step, rows - first);
+        const char *from = (char *)matrix.data + (size_t)first * row_bytes;
         LT_TRY_GOTO(status,
-                    backend->download(backend, staged, (char *)from->data + offset, bytes, err),
-                    done);
-        LT_TRY_GOTO(status, backend->upload(backend, (char *)to->data + offset, staged, bytes, err),
-                    done);
-        if (!sums) continue;
-        lt_numbers_to_f32(staged, count, from->dtype, values);
-        for (int64_t i = 0; i < count; i++)
+                    backend->download(backend, staged, from, (size_t)count * row_bytes, err), done);
+        lt_numbers_to_f32(staged, count * columns, matrix.dtype, values);
+        for (int64_t i = 0; i < count * columns; i++)
             sums[i % columns] += values[i];
     }
 
@@ -152,12 +175,13 @@ done:
     return status;
 }
 
-/* The new rows of a grown matrix: the mean of the old ones, the least surprising token. */
-static lt_status grow_matrix(const lt_backend *backend, const lt_tensor *from, const lt_tensor *to,
-                             lt_err *err)
+/* The mean: the least surprising token. */
+lt_status lt_fill_new_rows(const lt_backend *backend, lt_tensor matrix, int64_t old_rows,
+                           lt_err *err)
 {
-    int64_t columns = from->shape[1];
-    size_t size = lt_dtype_size(from->dtype), row_bytes = (size_t)columns * size;
+    int64_t columns = matrix.shape[1];
+    size_t row_bytes = (size_t)columns * lt_dtype_size(matrix.dtype);
+    if (matrix.shape[0] <= old_rows) return LT_OK;
     lt_status status = LT_OK;
     double *sums = calloc((size_t)columns, sizeof *sums);
     float *mean = calloc((size_t)columns, sizeof *mean);
@@ -166,12 +190,12 @@ static lt_status grow_matrix(const lt_backend *backend, const lt_tensor *from, c
         status = lt_fail_nomem(err, row_bytes, "new embedding rows");
         goto done;
     }
-    LT_TRY_GOTO(status, copy_rows(backend, from, to, sums, err), done);
+    LT_TRY_GOTO(status, sum_rows(backend, matrix, old_rows, sums, err), done);
     for (int64_t i = 0; i < columns; i++)
-        mean[i] = (float)(sums[i] / (double)from->shape[0]);
-    lt_numbers_from_f32(mean, columns, from->dtype, staged);
-    for (int64_t row = from->shape[0]; row < to->shape[0]; row++) {
-        char *place = (char *)to->data + (size_t)row * row_bytes;
+        mean[i] = (float)(sums[i] / (double)old_rows);
+    lt_numbers_from_f32(mean, columns, matrix.dtype, staged);
+    for (int64_t row = old_rows; row < matrix.shape[0]; row++) {
+        char *place = (char *)matrix.data + (size_t)row * row_bytes;
         LT_TRY_GOTO(status, backend->upload(backend, place, staged, row_bytes, err), done);
     }
 
@@ -195,7 +219,9 @@ static lt_status rebuild(lt_model *model, const lt_model_config *config, lt_err 
     lt_model grown = {.config = *config,
                       .backend = model->backend,
                       .matrix_dtype = model->matrix_dtype,
-                      .gradient_dtype = model->gradient_dtype};
+                      .gradient_dtype = model->gradient_dtype,
+                      .sharding = model->sharding,
+                      .observer = model->observer};
     lt_status status;
     LT_TRY_GOTO(status, lt_params_build(&grown, err), done);
     for (int i = 0; i < grown.param_count; i++)
@@ -205,9 +231,9 @@ static lt_status rebuild(lt_model *model, const lt_model_config *config, lt_err 
     for (int i = 0; i < grown.param_count; i++) {
         const lt_tensor *from = &source_of(model, &grown.params[i])->weight;
         const lt_tensor *to = &grown.params[i].weight;
-        status = to->shape[0] > from->shape[0] ? grow_matrix(model->backend, from, to, err)
-                                               : copy_rows(model->backend, from, to, NULL, err);
-        if (status != LT_OK) goto done;
+        LT_TRY_GOTO(status, copy_rows(model->backend, from, to, err), done);
+        if (to->ndim == 2)
+            LT_TRY_GOTO(status, lt_fill_new_rows(model->backend, *to, from->shape[0], err), done);
     }
     grown.adapters = model->adapters;
     grown.adapter_count = model->adapter_count;
@@ -220,14 +246,13 @@ done:
     lt_arena_release(&grown.weights);
     free(grown.params);
     free(grown.segments);
+    free(grown.units);
     return status;
 }
 
-lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err)
+lt_status lt_check_vocab_growth(int64_t old, int64_t vocab_size, lt_err *err)
 {
     enum { MAX_VOCAB = 1 << 22 }; /* as config.c accepts it when it is read back */
-    int64_t old = model->config.vocab_size;
-    if (vocab_size == old) return LT_OK;
     if (vocab_size < old)
         return lt_fail(err, LT_ERR_USAGE,
                        "the vocabulary can not shrink from %lld to %lld: ids would lose their rows",
@@ -235,10 +260,18 @@ lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err)
     if (vocab_size > MAX_VOCAB)
         return lt_fail(err, LT_ERR_LIMIT, "a vocabulary of %lld; at most %d is supported",
                        (long long)vocab_size, MAX_VOCAB);
+    return LT_OK;
+}
+
+lt_status lt_model_grow_vocab(lt_model *model, int64_t vocab_size, lt_err *err)
+{
+    if (vocab_size == model->config.vocab_size) return LT_OK;
+    LT_TRY(lt_check_vocab_growth(model->config.vocab_size, vocab_size, err));
     if (model->gradients.base || model->param_count > model->own_param_count)
         return lt_fail(err, LT_ERR_USAGE,
                        "the vocabulary can only grow before adapters are added and memory for "
                        "gradients is allocated");
+    LT_TRY(lt_check_whole(model, "its vocabulary grows as it is loaded", err));
     lt_model_config config = model->config;
     config.vocab_size = vocab_size;
     return rebuild(model, &config, err);
@@ -251,6 +284,7 @@ lt_status lt_model_untie(lt_model *model, lt_err *err)
         return lt_fail(err, LT_ERR_USAGE,
                        "a model can only be untied before adapters are added and memory for "
                        "gradients is allocated");
+    LT_TRY(lt_check_whole(model, "it can not be untied", err));
     lt_model_config config = model->config;
     config.tie_word_embeddings = false;
     return rebuild(model, &config, err);

@@ -140,7 +140,7 @@ static lt_status fill_prefix(lt_kv_cache *cache, lt_workspace *ws, const lt_adap
         pass.virtual_tokens = count;
         return lt_stack_forward(&pass, err);
     }
-    if (adapter->method->begin) LT_TRY(adapter->method->begin(&pass, adapter, err));
+    if (adapter->method->begin) LT_TRY(adapter->method->begin(&pass, adapter, -1, err));
     for (int64_t layer = 0; layer < model->config.num_hidden_layers; layer++) {
         lt_tensor keys, values;
         lt_prefix_of(&pass, NULL, layer, &group, &keys, &values);

@@ -15,8 +15,9 @@
 
 #include "base/batch.h"
 #include "base/buffer.h"
-#include "base/status.h"
+#include "base/fsio.h"
 #include "base/memory.h"
+#include "base/status.h"
 #include "kernels/kernels.h"
 
 /* --- Configuration
@@ -130,8 +131,8 @@ typedef struct lt_param {
     lt_tensor gradient;      /* view into lt_model.gradients, or absent */
 } lt_param;
 
-/* A run of trainable parameters that lie together and share `decay`: one AdamW call, later one
- * reduce-scatter. Offsets and counts in elements, padding (zeros) included. */
+/* A run of trainable parameters that lie together and share `decay`: one AdamW call, where it is
+ * not divided. Offsets and counts in elements, padding (zeros) included. */
 typedef struct lt_segment {
     int first_param;
     int64_t offset, gradient_offset, count;
@@ -174,16 +175,18 @@ typedef struct lt_unit {
 } lt_unit;
 
 /* Where a pass is. Forward goes up from layer -1, backward down to the lowest trained one, and to
- * -1 when that is 0. The head's forward and backward are one. */
+ * -1 when that is 0. In training the head's forward and backward are one: both of its BEFOREs, then
+ * both AFTERs. */
 typedef enum lt_unit_point {
     LT_BEFORE_FORWARD,  /* weights are about to be read */
     LT_AFTER_FORWARD,   /* have been */
-    LT_BEFORE_BACKWARD, /* weights are about to be read, gradients written */
+    LT_BEFORE_BACKWARD, /* weights (not the embeddings') are about to be read, gradients written */
     LT_AFTER_BACKWARD   /* the unit's gradients of this batch are complete */
 } lt_unit_point;
 
 /* Told by every pass, in the same order whatever is in the batch, so that collectives can hang on
- * it. An embedding that is tied is also the head's: its gradients are complete at its own place. */
+ * it. A tied embedding is also the head's, whose pass reads its weights and begins its gradients;
+ * these are complete at its own place. */
 typedef struct lt_unit_observer {
     void *context;
     lt_status (*at)(void *context, const lt_unit *unit, lt_unit_point point, lt_err *err);
@@ -312,17 +315,9 @@ lt_status lt_model_describe_trainable(const lt_model *model, lt_buffer *out, lt_
 /* Memory for gradients of trainable rows, zeroed; fixes the segments. */
 lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err);
 
-/* How several processes write the same files. NULL wherever one is taken: one process. */
-typedef struct lt_file_group {
-    int rank, world_size;
-    void *context;
-    /* Waits for all; all get the same answer, the first failure there was. */
-    lt_status (*agree)(void *context, lt_status mine, lt_err *err);
-} lt_file_group;
-
 /* lt_model_save by all processes at once: each writes some of the tensors into the same files,
  * which are byte for byte those that one process writes. Weights of other processes come through
- * the model's observer. */
+ * the model's observer. The directory is one that is being made (base/fsio.h). */
 lt_status lt_model_save_together(const lt_model *model, const char *directory, lt_dtype dtype,
                                  const lt_file_group *group, lt_err *err);
 
@@ -377,6 +372,7 @@ typedef struct lt_memory_plan {
     int64_t gradient_count;                   /* elements, padding included */
     int64_t own_count;                        /* of them, that one process steps */
     int64_t block_elements, ends_elements;    /* of one block, of both ends: what is exchanged */
+    size_t largest_gradient_part; /* one process's, of the unit that has the most of them */
 } lt_memory_plan;
 
 lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend,

@@ -1,8 +1,11 @@
-/* The parameter table: rows, their places in memory, freezing, and the views of the passes.
+/* The parameter table: rows, their places, units, freezing, and the views of the passes.
  *
- * Weights are one block of memory. A row starts at a multiple of ROW_ALIGNMENT elements and the gap
- * before the next is zero; gradients lie in the same order with the same gaps, without the frozen
- * rows. So a run of rows is one segment for the optimizer, gaps included. */
+ * A row starts at a multiple of ROW_ALIGNMENT elements and the gap before the next is zero;
+ * gradients lie in the same order with the same gaps, without the frozen rows. So a run of rows is
+ * one segment for the optimizer, gaps included. Where processes divide units among themselves,
+ * those end at multiples of what can be divided, and gradients of a unit lie just as its weights
+ * do.
+ */
 #include "model/params.h"
 
 #include <math.h>
@@ -13,7 +16,7 @@
 #include "base/checked.h"
 #include "model/adapters/internal.h"
 #include "model/families/families.h"
-#include "model/memory.h"
+#include "model/sharding.h"
 
 enum {
     ROW_ALIGNMENT = LT_QUANTISED_BLOCK, /* elements */
@@ -131,9 +134,16 @@ static lt_dtype row_dtype(const lt_model *model, const row *r)
     return multiplied ? model->matrix_dtype : real_of(model);
 }
 
+/* A unit's rows. */
 static void append_rows(lt_model *model, const row_list *list, int layer)
 {
     bool in_block = layer >= 0 && layer < model->config.num_hidden_layers;
+    lt_unit *unit = &model->units[layer + 1];
+    *unit = (lt_unit){.layer = layer,
+                      .first_param = model->param_count,
+                      .param_count = list->count,
+                      .weight_offset = model->weight_count,
+                      .half_offset = model->half_count};
     for (int i = 0; i < list->count; i++) {
         const row *r = &list->rows[i];
         lt_param *param = &model->params[model->param_count++];
@@ -160,6 +170,10 @@ static void append_rows(lt_model *model, const row_list *list, int layer)
         param->offset = *total;
         *total += padded(param);
     }
+    unit->weight_count = lt_unit_padded(model, model->weight_count - unit->weight_offset);
+    unit->half_count = lt_unit_padded(model, model->half_count - unit->half_offset);
+    model->weight_count = unit->weight_offset + unit->weight_count;
+    model->half_count = unit->half_offset + unit->half_count;
 }
 
 static lt_status make_room(lt_model *model, size_t rows, lt_err *err)
@@ -173,6 +187,14 @@ static lt_status make_room(lt_model *model, size_t rows, lt_err *err)
                : lt_fail_nomem(err, rows * sizeof *params, "the table of parameters");
 }
 
+static lt_status make_units(lt_model *model, size_t count, lt_err *err)
+{
+    lt_unit *units = realloc(model->units, count * sizeof *units);
+    if (!units) return lt_fail_nomem(err, count * sizeof *units, "the table of parameters");
+    model->units = units;
+    return LT_OK;
+}
+
 lt_status lt_params_build(lt_model *model, lt_err *err)
 {
     const lt_model_config *config = &model->config;
@@ -180,7 +202,9 @@ lt_status lt_params_build(lt_model *model, lt_err *err)
     model->param_count = 0;
     model->weight_count = 0;
     model->half_count = 0;
+    LT_TRY(lt_sharding_check(&model->sharding, err));
     LT_TRY(make_room(model, (size_t)layers * MAX_BLOCK_ROWS + 2 * MAX_END_ROWS, err));
+    LT_TRY(make_units(model, (size_t)layers + 2, err));
     row_list first = end_rows(config, true), block = block_rows(config),
              last = end_rows(config, false);
     append_rows(model, &first, -1);
@@ -229,20 +253,44 @@ static void add_segment(lt_model *model, int index)
                      .decay = param->decay};
 }
 
+/* Gives a trained row its place: `place`, or the next one where that is -1. */
+static lt_status lay_out_row(lt_model *model, int index, int64_t place, lt_err *err)
+{
+    lt_param *param = &model->params[index];
+    param->gradient_offset = -1;
+    if (!param->trainable) return LT_OK;
+    if (model->backend && param->dtype != model->backend->real)
+        return lt_fail(err, LT_ERR_USAGE, "%s is held in %s and can only be frozen", param->name,
+                       lt_dtype_name(param->dtype));
+    param->gradient_offset = place >= 0 ? place : model->gradient_count;
+    if (place < 0) model->gradient_count += padded(param);
+    add_segment(model, index);
+    return LT_OK;
+}
+
+static lt_status lay_out_unit(lt_model *model, lt_unit *unit, lt_err *err)
+{
+    bool divided = lt_is_divided(model), trained = false;
+    unit->gradient_offset = model->gradient_count;
+    for (int i = unit->first_param; i < unit->first_param + unit->param_count; i++) {
+        int64_t in_unit = model->params[i].offset - unit->weight_offset;
+        int64_t place = divided ? unit->gradient_offset + in_unit : -1;
+        LT_TRY(lay_out_row(model, i, place, err));
+        trained = trained || model->params[i].trainable;
+    }
+    if (divided && trained) model->gradient_count += unit->weight_count;
+    unit->gradient_count = model->gradient_count - unit->gradient_offset;
+    return LT_OK;
+}
+
 lt_status lt_params_lay_out_gradients(lt_model *model, lt_err *err)
 {
     model->gradient_count = 0;
     model->segment_count = 0;
-    for (int i = 0; i < model->param_count; i++) {
-        lt_param *param = &model->params[i];
-        param->gradient_offset = param->trainable ? model->gradient_count : -1;
-        if (!param->trainable) continue;
-        if (model->backend && param->dtype != model->backend->real)
-            return lt_fail(err, LT_ERR_USAGE, "%s is held in %s and can only be frozen",
-                           param->name, lt_dtype_name(param->dtype));
-        model->gradient_count += padded(param);
-        add_segment(model, i);
-    }
+    for (int i = 0; i < model->config.num_hidden_layers + 2; i++)
+        LT_TRY(lay_out_unit(model, &model->units[i], err));
+    for (int i = model->own_param_count; i < model->param_count; i++)
+        LT_TRY(lay_out_row(model, i, -1, err));
     return LT_OK;
 }
 
@@ -252,87 +300,6 @@ int64_t lt_params_lowest_trained(const lt_model *model)
     for (int i = 0; i < model->param_count; i++)
         if (model->params[i].trainable) lowest = lt_min_i64(lowest, model->params[i].layer);
     return lt_max_i64(lowest, 0);
-}
-
-/* --- Memory ------------------------------------------------------------------------------------
- */
-
-lt_tensor lt_param_view(const lt_param *param, void *base, int64_t offset, lt_dtype dtype)
-{
-    void *data = (char *)base + (size_t)offset * lt_dtype_size(dtype);
-    return param->ndim == 2 ? lt_tensor_2d(data, dtype, param->shape[0], param->shape[1])
-                            : lt_tensor_1d(data, dtype, param->shape[0]);
-}
-
-void lt_params_carve_weights(lt_model *model, lt_arena *arena)
-{
-    lt_dtype real = model->backend->real;
-    void *base = lt_arena_alloc(arena, (size_t)model->weight_count, lt_dtype_size(real));
-    void *half = NULL;
-    if (model->half_count > 0)
-        half = lt_arena_alloc(arena, (size_t)model->half_count, lt_dtype_size(LT_BF16));
-    for (int i = 0; i < model->own_param_count && base; i++) {
-        lt_param *param = &model->params[i];
-        void *block = param->dtype != real ? half : base;
-        param->weight = lt_param_view(param, block, param->offset, param->dtype);
-    }
-
-    if (model->config.rope_type == LT_ROPE_NONE) return;
-    int64_t positions = model->config.max_position_embeddings;
-    int64_t half_dim = model->config.rotary_dim / 2;
-    size_t count = (size_t)(positions * half_dim);
-    lt_dtype dtype = model->backend->statistics;
-    void *cosines = lt_arena_alloc(arena, count, lt_dtype_size(dtype));
-    void *sines = lt_arena_alloc(arena, count, lt_dtype_size(dtype));
-    if (!cosines || !sines) return;
-    model->rope_cos = lt_tensor_2d(cosines, dtype, positions, half_dim);
-    model->rope_sin = lt_tensor_2d(sines, dtype, positions, half_dim);
-}
-
-void lt_params_carve_gradients(lt_model *model, lt_arena *arena)
-{
-    lt_dtype dtype = model->gradient_dtype;
-    void *base = lt_arena_alloc(arena, (size_t)model->gradient_count, lt_dtype_size(dtype));
-    for (int i = 0; i < model->param_count && base; i++) {
-        lt_param *param = &model->params[i];
-        if (param->trainable)
-            param->gradient = lt_param_view(param, base, param->gradient_offset, dtype);
-    }
-}
-
-lt_status lt_model_allocate_gradients(lt_model *model, lt_err *err)
-{
-    if (model->gradients.base) return LT_OK;
-    lt_arena plan;
-    lt_arena_measure(&plan, "gradients");
-    lt_params_carve_gradients(model, &plan);
-    LT_TRY(lt_check_memory(model->backend, plan.peak, "gradients", err));
-    LT_TRY(
-        lt_arena_reserve(&model->gradients, "gradients", plan.peak, model->backend->memory, err));
-    lt_params_carve_gradients(model, &model->gradients);
-    return LT_OK;
-}
-
-static lt_status zero(const lt_model *model, void *data, int64_t count, lt_err *err)
-{
-    lt_zero_args args = {.y = lt_tensor_1d(data, model->gradient_dtype, count)};
-    return lt_zero(model->backend, &args, err);
-}
-
-lt_status lt_params_zero_gradients(const lt_model *model, lt_err *err)
-{
-    return model->gradients.base ? zero(model, model->gradients.base, model->gradient_count, err)
-                                 : LT_OK;
-}
-
-lt_status lt_params_zero_summed_gradients(const lt_model *model, lt_err *err)
-{
-    for (int i = 0; i < model->param_count; i++) {
-        const lt_param *param = &model->params[i];
-        if (param->gradient.data && param->summed)
-            LT_TRY(zero(model, param->gradient.data, lt_tensor_count(param->gradient), err));
-    }
-    return LT_OK;
 }
 
 /* --- Views -------------------------------------------------------------------------------------
@@ -415,6 +382,20 @@ int64_t lt_model_parameter_count(const lt_model *model, bool trainable_only)
     return total;
 }
 
+static int64_t unit_elements(const lt_model *model, int layer)
+{
+    const lt_unit *unit = lt_unit_of(model, layer);
+    return unit->weight_count + unit->half_count;
+}
+
+static size_t largest_gradient_part(const lt_model *model)
+{
+    int64_t largest = 0, world = lt_max_i64(model->sharding.world_size, 1);
+    for (int i = 0; i < model->config.num_hidden_layers + 2; i++)
+        largest = lt_max_i64(largest, model->units[i].gradient_count);
+    return (size_t)(largest / world) * lt_dtype_size(model->gradient_dtype);
+}
+
 lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend,
                         const lt_plan_settings *settings, lt_memory_plan *out, lt_err *err)
 {
@@ -424,7 +405,8 @@ lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend
                       .backend = backend,
                       .matrix_dtype = settings->half_base ? LT_BF16 : backend->real,
                       .gradient_dtype =
-                          settings->half_gradients ? backend->real : backend->statistics};
+                          settings->half_gradients ? backend->real : backend->statistics,
+                      .sharding = settings->sharding};
     lt_arena weights, adapter, gradients;
     lt_arena_measure(&weights, "weights");
     lt_arena_measure(&adapter, "adapter");
@@ -446,6 +428,11 @@ lt_status lt_model_plan(const lt_model_config *config, const lt_backend *backend
     out->parameters = lt_model_parameter_count(&model, false);
     out->trainable_parameters = lt_model_parameter_count(&model, true);
     out->gradient_count = model.gradient_count;
+    out->own_count = lt_model_own_count(&model);
+    out->largest_gradient_part = largest_gradient_part(&model);
+    out->block_elements = unit_elements(&model, 0);
+    out->ends_elements =
+        unit_elements(&model, -1) + unit_elements(&model, (int)config->num_hidden_layers);
     if (settings->inventory)
         LT_TRY_GOTO(status, lt_model_describe_trainable(&model, settings->inventory, err), done);
     status = lt_workspace_plan(&model, &settings->workspace, &out->activations, err);
@@ -454,6 +441,7 @@ done:
     lt_adapters_free(&model);
     free(model.params);
     free(model.segments);
+    free(model.units);
     return status;
 }
 
@@ -466,5 +454,6 @@ void lt_model_free(lt_model *model)
     lt_model_config_free(&model->config);
     free(model->params);
     free(model->segments);
+    free(model->units);
     free(model);
 }

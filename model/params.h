@@ -38,8 +38,8 @@ lt_block_view lt_block_gradients(const lt_model *model, int64_t layer); /* absen
 lt_ends_view lt_ends_weights(const lt_model *model, const lt_adapter *adapter);
 lt_ends_view lt_ends_gradients(const lt_model *model, const lt_adapter *adapter);
 
-/* Fills model->params, offsets, segments and counts from model->config (no memory for weights yet).
- */
+/* Fills model->params, units, offsets, segments and counts from model->config and model->sharding
+ * (no memory for weights yet). */
 lt_status lt_params_build(lt_model *model, lt_err *err);
 /* Appends rows of an adapter, whose `offset` counts from the adapter's own start. Returns the
  * elements they take, padding included, in *count. */
@@ -50,21 +50,25 @@ lt_status lt_params_lay_out_gradients(lt_model *model, lt_err *err);
 /* The lowest block with a trained row; the number of blocks when none has. Rows below block 0 count
  * as block 0's. */
 int64_t lt_params_lowest_trained(const lt_model *model);
-lt_tensor lt_param_view(const lt_param *param, void *base, int64_t offset, lt_dtype dtype);
-/* Lays the weights (and rotary tables) out in `arena`; while it measures, only counts. */
-void lt_params_carve_weights(lt_model *model, lt_arena *arena);
-void lt_params_carve_gradients(lt_model *model, lt_arena *arena);
-
 /* False for a base that is held in bf16 where the backend's real is longer. */
 bool lt_model_is_trainable(const lt_model *model);
-
-/* All gradients to 0; and only those of `summed` rows. */
-lt_status lt_params_zero_gradients(const lt_model *model, lt_err *err);
-lt_status lt_params_zero_summed_gradients(const lt_model *model, lt_err *err);
 
 /* The activations' side of lt_model_plan: bytes a workspace of these settings takes. Blocks below
  * the lowest trained one keep nothing for backward. (model/workspace.c) */
 lt_status lt_workspace_plan(const lt_model *model, const lt_workspace_settings *settings,
                             size_t *bytes, lt_err *err);
+
+/* --- Places in memory (model/placement.c) ------------------------------------------------------
+ */
+
+lt_tensor lt_param_view(const lt_param *param, void *base, int64_t offset, lt_dtype dtype);
+/* Lays the weights (and rotary tables) out in `arena`; while it measures, only counts. */
+void lt_params_carve_weights(lt_model *model, lt_arena *arena);
+void lt_params_carve_gradients(lt_model *model, lt_arena *arena);
+
+/* Gradients of one unit, or of the adapters: `all` of them to 0; else only what backward does not
+ * write whole: `summed` rows, gaps, and places of frozen rows. */
+lt_status lt_zero_unit_gradients(const lt_model *model, const lt_unit *unit, bool all, lt_err *err);
+lt_status lt_zero_adapter_gradients(const lt_model *model, bool all, lt_err *err);
 
 #endif

@@ -44,7 +44,9 @@ static const preset presets[] = {
     {"llama-1.1b",     "llama",    22,  2048,  32,  4,   64,  5632,   2048, false,   0, 1e-5,  32000},
     {"llama-2-7b",     "llama",    32,  4096,  32, 32,  128, 11008,   4096, false,   0, 1e-5,  32000},
     {"llama-2-13b",    "llama",    40,  5120,  40, 40,  128, 13824,   4096, false,   0, 1e-5,  32000},
+    {"llama-2-70b",    "llama",    80,  8192,  64,  8,  128, 28672,   4096, false,   0, 1e-5,  32000},
     {"llama-3-8b",     "llama",    32,  4096,  32,  8,  128, 14336,   8192, false, 5e5, 1e-5, 128256},
+    {"llama-3-70b",    "llama",    80,  8192,  64,  8,  128, 28672,   8192, false, 5e5, 1e-5, 128256},
     {"mistral-110m",   "mistral",  12,   768,  12,  4,   64,  2048,   1024, true,    0, 1e-5,  32000},
     {"mistral-7b",     "mistral",  32,  4096,  32,  8,  128, 14336,  32768, false, 1e6, 1e-5,  32768},
     {"qwen2-tiny",     "qwen2",     4,   128,   4,  2,   32,   352,    512, true,  1e6, 0,    151936},
@@ -65,9 +67,9 @@ static const char *const preset_names[] = {
     "gpt2-xl", "pythia-14m", "pythia-31m", "pythia-70m", "pythia-160m", "pythia-410m", "pythia-1b",
     "pythia-1.4b", "pythia-2.8b", "pythia-6.9b", "pythia-12b", "dolly-v2-3b", "dolly-v2-7b",
     "dolly-v2-12b", "llama-tiny", "llama-15m", "llama-42m", "llama-110m", "llama-1.1b",
-    "llama-2-7b", "llama-2-13b", "llama-3-8b", "mistral-110m", "mistral-7b", "qwen2-tiny",
-    "qwen2-0.5b", "qwen2-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen2.5-14b", "qwen3-tiny",
-    "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", NULL,
+    "llama-2-7b", "llama-2-13b", "llama-2-70b", "llama-3-8b", "llama-3-70b", "mistral-110m",
+    "mistral-7b", "qwen2-tiny", "qwen2-0.5b", "qwen2-1.5b", "qwen2.5-3b", "qwen2.5-7b",
+    "qwen2.5-14b", "qwen3-tiny", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", NULL,
 };
 /* clang-format on */
 

@@ -5,8 +5,10 @@
 #include <string.h>
 
 #include "model/formats/numbers.h"
+#include "model/init.h"
 #include "model/memory.h"
 #include "model/params.h"
+#include "model/sharding.h"
 
 /* --- Rotary tables -----------------------------------------------------------------------------
  */
@@ -83,8 +85,8 @@ done:
 /* --- Models ------------------------------------------------------------------------------------
  */
 
-lt_status lt_model_new(lt_model_config *config, const lt_backend *backend, lt_dtype matrices,
-                       lt_model **out, lt_err *err)
+lt_status lt_model_new(lt_model_config *config, const lt_backend *backend,
+                       const lt_model_load_settings *settings, lt_model **out, lt_err *err)
 {
     *out = NULL;
     lt_model *model = calloc(1, sizeof *model);
@@ -95,15 +97,22 @@ lt_status lt_model_new(lt_model_config *config, const lt_backend *backend, lt_dt
     model->config = *config;
     memset(config, 0, sizeof *config);
     model->backend = backend;
-    model->matrix_dtype = matrices;
+    model->matrix_dtype = settings->matrices;
+    model->sharding = settings->sharding;
     model->gradient_dtype = backend ? backend->statistics : LT_F32;
-    lt_status status = lt_params_build(model, err);
-    if (status != LT_OK) {
+    lt_status status = LT_OK;
+    int64_t vocab = settings->vocab_size;
+    if (vocab > 0)
+        LT_TRY_GOTO(status, lt_check_vocab_growth(model->config.vocab_size, vocab, err), done);
+    if (vocab > 0) model->config.vocab_size = vocab;
+    status = lt_params_build(model, err);
+
+done:
+    if (status != LT_OK)
         lt_model_free(model);
-        return status;
-    }
-    *out = model;
-    return LT_OK;
+    else
+        *out = model;
+    return status;
 }
 
 lt_status lt_model_allocate_weights(lt_model *model, lt_err *err)
@@ -115,4 +124,61 @@ lt_status lt_model_allocate_weights(lt_model *model, lt_err *err)
     LT_TRY(lt_arena_reserve(&model->weights, "weights", plan.peak, model->backend->memory, err));
     lt_params_carve_weights(model, &model->weights);
     return fill_rope_tables(model, err);
+}
+
+/* --- Reading -----------------------------------------------------------------------------------
+ */
+
+bool lt_is_vocabulary_row(const lt_param *param)
+{
+    return strcmp(param->name, "embed_tokens.weight") == 0 ||
+           strcmp(param->name, "lm_head.weight") == 0;
+}
+
+lt_param lt_param_in_file(const lt_param *param, int64_t vocab)
+{
+    lt_param stored = *param;
+    if (lt_is_vocabulary_row(param)) stored.shape[0] = vocab;
+    return stored;
+}
+
+static lt_status read_rows(lt_model *model, int first, int count, int64_t vocab, lt_read_rows read,
+                           const void *context, lt_err *err)
+{
+    LT_TRY(read(context, first, count, err));
+    for (int i = first; i < first + count; i++)
+        if (lt_is_vocabulary_row(&model->params[i]))
+            LT_TRY(lt_fill_new_rows(model->backend, model->params[i].weight, vocab, err));
+    return LT_OK;
+}
+
+static lt_status clear(const lt_model *model, lt_tensor room, lt_err *err)
+{
+    return room.data ? lt_zero(model->backend, &(lt_zero_args){.y = room}, err) : LT_OK;
+}
+
+static lt_status keep_part(const lt_model *model, lt_tensor room, lt_tensor part, lt_err *err)
+{
+    if (!room.data) return LT_OK;
+    int64_t count = part.shape[0];
+    lt_tensor own = lt_tensor_slice(room, 0, model->sharding.rank * count, count);
+    return lt_convert(model->backend, &(lt_convert_args){.x = own, .y = part}, err);
+}
+
+lt_status lt_model_read_weights(lt_model *model, int64_t vocab, lt_read_rows read,
+                                const void *context, lt_err *err)
+{
+    LT_TRY(lt_model_allocate_weights(model, err));
+    if (!lt_has_weight_rooms(model))
+        return read_rows(model, 0, model->param_count, vocab, read, context, err);
+    for (int i = 0; i < model->config.num_hidden_layers + 2; i++) {
+        const lt_unit *unit = &model->units[i];
+        lt_tensor room = lt_unit_weights(model, unit), half = lt_unit_half_weights(model, unit);
+        LT_TRY(clear(model, room, err)); /* gaps where another unit has rows */
+        LT_TRY(clear(model, half, err));
+        LT_TRY(read_rows(model, unit->first_param, unit->param_count, vocab, read, context, err));
+        LT_TRY(keep_part(model, room, lt_unit_weight_part(model, unit), err));
+        LT_TRY(keep_part(model, half, lt_unit_half_part(model, unit), err));
+    }
+    return LT_OK;
 }

@@ -152,6 +152,7 @@ typedef struct lt_pass {
     const lt_span *spans, *head_spans;
     int64_t span_count, head_span_count;
     const lt_kv_cache *cache; /* NULL: keys and values are the batch's own */
+    bool empty;               /* nothing is computed: the observer alone is told of the units */
     bool accumulate;          /* gradients of matrices are added to, else replaced */
     bool dropout;             /* training: masks apply */
     lt_dropout_mask key;      /* seed and stream of the masks; its rate is not used */
@@ -203,17 +204,17 @@ lt_status lt_block_backward(const lt_pass *pass, int64_t layer, lt_err *err);
 
 /* Embeds the pass's tokens and runs every block: workspace->stream is the result. */
 lt_status lt_stack_forward(const lt_pass *pass, lt_err *err);
+/* A unit's gradients are about to be written: tells so, and clears what has to start at 0. */
+lt_status lt_begin_gradients(const lt_pass *pass, int64_t layer, lt_err *err);
 
 /* --- Head (head.c) --------------------------------------------------------------------------- */
 
 /* Puts host_index[0..count), the rows of the stream that get logits, on the device. */
 lt_status lt_head_choose(const lt_workspace *workspace, int64_t count, lt_err *err);
-/* Gathers these rows and takes the final norm of them. */
-lt_status lt_head_gather(const lt_pass *pass, int64_t count, lt_err *err);
-/* Loss of gathered row i against host_targets[i], into host_loss and host_correct. With `gradient`
+/* Loss of row host_index[i] against host_targets[i], into ws->loss and ws->correct. With `gradient`
  * also the backward pass of head and final norm, which leaves d_stream. */
 lt_status lt_head_loss(const lt_pass *pass, int64_t count, bool gradient, lt_err *err);
-/* Hands the logits of the gathered rows to `take`, some rows at a time, in order. */
+/* Hands the logits of the chosen rows to `take`, some rows at a time, in order. */
 typedef lt_status (*lt_take_logits)(void *context, int64_t first, int64_t count,
                                     lt_tensor logits_f32, lt_err *err);
 lt_status lt_head_logits(const lt_pass *pass, int64_t count, lt_take_logits take, void *context,

@@ -7,6 +7,7 @@
 #include "model/adapters/internal.h"
 #include "model/init.h"
 #include "model/memory.h"
+#include "model/sharding.h"
 
 static const lt_adapter_method *const methods[] = {&lt_method_lora, &lt_method_prefix,
                                                    &lt_method_prompt, &lt_method_p_tuning};
@@ -237,6 +238,7 @@ lt_status lt_adapter_merge(lt_model *model, lt_adapter *adapter, lt_err *err)
         return lt_fail(err, LT_ERR_USAGE,
                        "an adapter is merged into a model in f32 that has no other adapter and "
                        "no memory for gradients");
+    LT_TRY(lt_check_whole(model, "nothing can be merged into them", err));
     LT_TRY(adapter->method->merge(model, adapter, err));
     lt_tensor none = {0};
     lt_tensor embed = adapter->embed < 0 ? none : model->params[adapter->embed].weight;

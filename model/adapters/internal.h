@@ -57,8 +57,9 @@ typedef struct lt_adapter_method {
     lt_status (*loaded)(lt_model *model, lt_adapter *adapter, lt_err *err);
     /* Device memory beside the rows; may be NULL. */
     void (*carve)(lt_model *model, lt_adapter *adapter, lt_arena *arena);
-    /* Before the first block, and after the last of backward; may be NULL. */
-    lt_status (*begin)(const lt_pass *pass, const lt_adapter *adapter, lt_err *err);
+    /* Before the embedding (layer -1) and before each block; may be NULL. */
+    lt_status (*begin)(const lt_pass *pass, const lt_adapter *adapter, int64_t layer, lt_err *err);
+    /* After the last block of backward; may be NULL. */
     lt_status (*end)(const lt_pass *pass, const lt_adapter *adapter, lt_err *err);
     /* In place of the plain product, for all tokens of `args`; NULL: linear modules stay plain.
      * *done false: this one does. */
@@ -169,7 +170,8 @@ lt_status lt_prompt_rows(lt_model *model, lt_adapter *adapter, int stages, const
 lt_tensor lt_prompt_table(const lt_pass *pass, const lt_adapter *adapter);
 /* Where its gradient is summed; absent when it is frozen. */
 lt_tensor lt_prompt_table_gradient(const lt_pass *pass, const lt_adapter *adapter);
-lt_status lt_prompt_begin(const lt_pass *pass, const lt_adapter *adapter, lt_err *err);
+lt_status lt_prompt_begin(const lt_pass *pass, const lt_adapter *adapter, int64_t layer,
+                          lt_err *err);
 lt_status lt_prompt_end(const lt_pass *pass, const lt_adapter *adapter, lt_err *err);
 lt_status lt_prompt_check(const lt_model *model, const lt_adapter *adapter, lt_err *err);
 /* The keys that all three methods share in adapter_config.json. */

@@ -241,6 +241,8 @@ static lt_status initialise(lt_model *model, lt_adapter *adapter, uint64_t seed,
     } copies[] = {{adapter->embed, ends.embed_tokens}, {adapter->head, ends.lm_head}};
     for (int i = 0; i < 2; i++) {
         if (copies[i].row < 0) continue;
+        bool head = i == 1 && !model->config.tie_word_embeddings;
+        LT_TRY(lt_model_need_unit(model, head ? (int)model->config.num_hidden_layers : -1, err));
         lt_convert_args copy = {.x = copies[i].from, .y = model->params[copies[i].row].weight};
         LT_TRY(lt_convert(model->backend, &copy, err));
     }

@@ -4,7 +4,7 @@
 
 #include "model/adapters/internal.h"
 
-lt_status lt_lora_begin(const lt_pass *pass, const lt_adapter *adapter, lt_err *err);
+lt_status lt_lora_begin(const lt_pass *pass, const lt_adapter *adapter, int64_t layer, lt_err *err);
 lt_status lt_lora_forward(const lt_pass *pass, const lt_adapter *adapter,
                           const lt_linear_args *args, bool *done, lt_err *err);
 lt_status lt_lora_backward(const lt_pass *pass, const lt_adapter *adapter,

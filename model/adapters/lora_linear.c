@@ -53,28 +53,37 @@ static lt_status refresh_part(const lt_model *model, const lt_lora_part *p, lt_t
     return lt_dora_norm(model->backend, &norm, err);
 }
 
+static lt_status refresh_block(const lt_model *model, const lt_adapter *adapter, int64_t layer,
+                               bool into_magnitudes, lt_err *err)
+{
+    lt_block_view w = lt_block_weights(model, layer);
+    for (int which = 0; which < LT_LINEAR_COUNT; which++) {
+        const lt_lora_linear *linear = &adapter->linears[layer * LT_LINEAR_COUNT + which];
+        for (int k = 0; k < linear->part_count; k++)
+            if (linear->parts[k].rank > 0)
+                LT_TRY(refresh_part(model, &linear->parts[k], matrix_of(&w, (lt_linear)which),
+                                    into_magnitudes, err));
+    }
+    return LT_OK;
+}
+
 lt_status lt_dora_refresh(const lt_model *model, const lt_adapter *adapter, bool into_magnitudes,
                           lt_err *err)
 {
     if (!adapter->config.use_dora) return LT_OK;
-    for (int64_t layer = 0; layer < model->config.num_hidden_layers; layer++) {
-        lt_block_view w = lt_block_weights(model, layer);
-        for (int which = 0; which < LT_LINEAR_COUNT; which++) {
-            const lt_lora_linear *linear = &adapter->linears[layer * LT_LINEAR_COUNT + which];
-            for (int k = 0; k < linear->part_count; k++)
-                if (linear->parts[k].rank > 0)
-                    LT_TRY(refresh_part(model, &linear->parts[k], matrix_of(&w, (lt_linear)which),
-                                        into_magnitudes, err));
-        }
+    for (int layer = 0; layer < model->config.num_hidden_layers; layer++) {
+        LT_TRY(lt_model_need_unit(model, layer, err));
+        LT_TRY(refresh_block(model, adapter, layer, into_magnitudes, err));
     }
     return LT_OK;
 }
 
 /* Lengths change with every step; those of a frozen adapter were taken when it was read. */
-lt_status lt_lora_begin(const lt_pass *pass, const lt_adapter *adapter, lt_err *err)
+lt_status lt_lora_begin(const lt_pass *pass, const lt_adapter *adapter, int64_t layer, lt_err *err)
 {
     const lt_param *first = &pass->model->params[adapter->first_param];
-    return first->trainable ? lt_dora_refresh(pass->model, adapter, false, err) : LT_OK;
+    if (layer < 0 || !first->trainable || !adapter->config.use_dora) return LT_OK;
+    return refresh_block(pass->model, adapter, layer, false, err);
 }
 
 /* --- What both passes share ------------------------------------------------------------------- */

@@ -39,6 +39,7 @@ static lt_status initialise_prompt(lt_model *model, lt_adapter *adapter, uint64_
         return lt_fail(err, LT_ERR_USAGE,
                        "the text that the prompt should start from has no tokens: give "
                        "--prompt-tuning-init-text, or --prompt-tuning-init vocab");
+    LT_TRY(lt_model_need_unit(model, -1, err));
     for (int64_t i = 0; i < table.shape[0]; i++) {
         int32_t id = initial_id(model, adapter, seed, i);
         if (id < 0 || id >= model->config.vocab_size)

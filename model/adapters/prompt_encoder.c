@@ -94,10 +94,12 @@ static lt_tensor stage_input(const lt_pass *pass, const lt_adapter *adapter, int
     return scratch(pass->workspace->room.activated[i - 1], adapter, params[e->weight[i]].shape[1]);
 }
 
-lt_status lt_prompt_begin(const lt_pass *pass, const lt_adapter *adapter, lt_err *err)
+lt_status lt_prompt_begin(const lt_pass *pass, const lt_adapter *adapter, int64_t layer,
+                          lt_err *err)
 {
     const lt_prompt_encoder *e = &adapter->encoder;
     const lt_param *params = pass->model->params;
+    if (layer >= 0) return LT_OK;
     for (int i = 0; i < e->stages; i++) {
         bool last = i + 1 == e->stages;
         int64_t width = params[e->weight[i]].shape[0];

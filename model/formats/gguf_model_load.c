@@ -47,10 +47,11 @@ static lt_status check_tensor(const lt_gguf *file, const source *s, int part, lt
 }
 
 static lt_status find_source(const lt_gguf *file, const lt_model *model, const lt_param *param,
-                             bool *used, source *out, lt_err *err)
+                             int64_t vocab, bool *used, source *out, lt_err *err)
 {
+    lt_param stored = lt_param_in_file(param, vocab);
     *out = (source){.param = param};
-    out->count = lt_gguf_parts_of(&model->config, param, out->parts);
+    out->count = lt_gguf_parts_of(&model->config, &stored, out->parts);
     for (int part = 0; part < out->count; part++) {
         out->tensors[part] = lt_gguf_find(file, out->parts[part].name);
         if (!out->tensors[part])
@@ -79,7 +80,8 @@ static lt_status check_leftovers(const lt_gguf *file, const lt_model *model, con
     return LT_OK;
 }
 
-static lt_status find_all(const lt_gguf *file, const lt_model *model, source **out, lt_err *err)
+static lt_status find_all(const lt_gguf *file, const lt_model *model, int64_t vocab, source **out,
+                          lt_err *err)
 {
     lt_status status = LT_OK;
     size_t rows = (size_t)model->param_count;
@@ -90,7 +92,8 @@ static lt_status find_all(const lt_gguf *file, const lt_model *model, source **o
         goto done;
     }
     for (size_t i = 0; i < rows; i++)
-        LT_TRY_GOTO(status, find_source(file, model, &model->params[i], used, &(*out)[i], err),
+        LT_TRY_GOTO(status,
+                    find_source(file, model, &model->params[i], vocab, used, &(*out)[i], err),
                     done);
     status = check_leftovers(file, model, used, err);
 
@@ -166,55 +169,70 @@ static lt_status convert_part(const lt_backend *backend, const source *s, int pa
 /* --- Models ------------------------------------------------------------------------------------
  */
 
-/* Everything that can be found wrong without memory for the weights. *model has none yet. */
-static lt_status begin(const lt_gguf *file, const lt_backend *backend, lt_dtype matrices,
-                       lt_model **model, source **sources, lt_err *err)
+/* A model without memory, and where in the file each of its rows is. */
+typedef struct loading {
+    lt_model *model;
+    source *sources;
+    int64_t vocab; /* of the file */
+} loading;
+
+static void loading_free(loading *l)
+{
+    free(l->sources);
+    lt_model_free(l->model);
+}
+
+/* Everything that can be found wrong without memory for the weights. */
+static lt_status begin(const lt_gguf *file, const lt_backend *backend,
+                       const lt_model_load_settings *settings, loading *out, lt_err *err)
 {
     lt_model_config config = {0};
-    *sources = NULL;
-    *model = NULL;
+    *out = (loading){0};
     LT_TRY(lt_gguf_read_config(file, &config, err));
-    LT_TRY(lt_model_new(&config, backend, matrices, model, err));
-    return find_all(file, *model, sources, err);
+    out->vocab = config.vocab_size;
+    LT_TRY(lt_model_new(&config, backend, settings, &out->model, err));
+    return find_all(file, out->model, out->vocab, &out->sources, err);
 }
 
 lt_status lt_gguf_check_model(const lt_gguf *file, lt_model_config *config, int64_t *parameters,
                               lt_err *err)
 {
-    lt_model *model;
-    source *sources;
+    loading l;
     memset(config, 0, sizeof *config);
-    lt_status status = begin(file, NULL, LT_F32, &model, &sources, err);
+    lt_status status = begin(file, NULL, &(lt_model_load_settings){.matrices = LT_F32}, &l, err);
     if (status == LT_OK) {
-        *parameters = lt_model_parameter_count(model, false);
-        *config = model->config;
-        memset(&model->config, 0, sizeof model->config);
+        *parameters = lt_model_parameter_count(l.model, false);
+        *config = l.model->config;
+        memset(&l.model->config, 0, sizeof l.model->config);
     }
-    free(sources);
-    lt_model_free(model);
+    loading_free(&l);
     return status;
 }
 
-lt_status lt_model_load_gguf(const char *path, const lt_backend *backend, lt_dtype matrices,
-                             lt_model **out, lt_err *err)
+static lt_status read_rows(const void *context, int first, int count, lt_err *err)
+{
+    const loading *l = context;
+    for (int i = first; i < first + count; i++)
+        for (int part = 0; part < l->sources[i].count; part++)
+            LT_TRY(convert_part(l->model->backend, &l->sources[i], part, err));
+    return LT_OK;
+}
+
+lt_status lt_model_load_gguf(const char *path, const lt_backend *backend,
+                             const lt_model_load_settings *settings, lt_model **out, lt_err *err)
 {
     lt_status status;
     lt_gguf file = {0};
-    lt_model *model = NULL;
-    source *sources = NULL;
+    loading l = {0};
     *out = NULL;
     LT_TRY(lt_gguf_open(path, &file, err));
-    LT_TRY_GOTO(status, begin(&file, backend, matrices, &model, &sources, err), done);
-    LT_TRY_GOTO(status, lt_model_allocate_weights(model, err), done);
-    for (int i = 0; i < model->param_count; i++)
-        for (int part = 0; part < sources[i].count; part++)
-            LT_TRY_GOTO(status, convert_part(backend, &sources[i], part, err), done);
-    *out = model;
-    model = NULL;
+    LT_TRY_GOTO(status, begin(&file, backend, settings, &l, err), done);
+    LT_TRY_GOTO(status, lt_model_read_weights(l.model, l.vocab, read_rows, &l, err), done);
+    *out = l.model;
+    l.model = NULL;
 
 done:
-    free(sources);
-    lt_model_free(model);
+    loading_free(&l);
     lt_gguf_close(&file);
     return status;
 }

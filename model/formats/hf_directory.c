@@ -49,11 +49,13 @@ static lt_status check_shape(const source *s, int part, const char *directory, l
                    s->files[part]->path, entry->name, have, directory, want);
 }
 
-static lt_status find_source(lt_weight_files *files, const lt_model *model, const char *directory,
-                             const lt_param *param, source *out, lt_err *err)
+/* `vocab`: of the files. */
+static lt_status find_source(lt_weight_files *files, const lt_model *model, int64_t vocab,
+                             const char *directory, const lt_param *param, source *out, lt_err *err)
 {
     const lt_family *family = model->config.family;
-    *out = (source){.param = param, .layout = lt_param_layout_of(&model->config, param)};
+    lt_param stored = lt_param_in_file(param, vocab);
+    *out = (source){.param = param, .layout = lt_param_layout_of(&model->config, &stored)};
     for (int part = 0; part < out->layout.parts; part++) {
         char name[LT_FILE_NAME_SIZE];
         lt_layout_file_name(&out->layout, part, name);
@@ -119,11 +121,11 @@ static lt_status check_leftovers(const lt_weight_files *files, const lt_family *
     return LT_OK;
 }
 
-static lt_status find_all(lt_weight_files *files, const lt_model *model, const char *directory,
-                          source *sources, lt_err *err)
+static lt_status find_all(lt_weight_files *files, const lt_model *model, int64_t vocab,
+                          const char *directory, source *sources, lt_err *err)
 {
     for (int i = 0; i < model->param_count; i++)
-        LT_TRY(find_source(files, model, directory, &model->params[i], &sources[i], err));
+        LT_TRY(find_source(files, model, vocab, directory, &model->params[i], &sources[i], err));
     LT_TRY(check_tied_head(files, model, &sources[0], err));
     return check_leftovers(files, model->config.family, err);
 }
@@ -232,6 +234,7 @@ typedef struct loading {
     lt_model *model;
     lt_weight_files files;
     source *sources;
+    int64_t vocab; /* of the files */
 } loading;
 
 static void loading_free(loading *l)
@@ -242,13 +245,14 @@ static void loading_free(loading *l)
 }
 
 /* Everything that can be found wrong without memory for the weights. */
-static lt_status loading_begin(const char *directory, const lt_backend *backend, lt_dtype matrices,
-                               loading *out, lt_err *err)
+static lt_status loading_begin(const char *directory, const lt_backend *backend,
+                               const lt_model_load_settings *settings, loading *out, lt_err *err)
 {
     *out = (loading){0};
     lt_model_config config = {0};
     LT_TRY(lt_model_config_load(directory, &config, err));
-    LT_TRY(lt_model_new(&config, backend, matrices, &out->model, err));
+    out->vocab = config.vocab_size;
+    LT_TRY(lt_model_new(&config, backend, settings, &out->model, err));
     lt_status status;
     LT_TRY_GOTO(status, lt_weight_files_open(directory, &out->files, err), done);
     out->sources = calloc((size_t)out->model->param_count, sizeof *out->sources);
@@ -257,7 +261,7 @@ static lt_status loading_begin(const char *directory, const lt_backend *backend,
                                "the loading plan");
         goto done;
     }
-    status = find_all(&out->files, out->model, directory, out->sources, err);
+    status = find_all(&out->files, out->model, out->vocab, directory, out->sources, err);
 
 done:
     if (status != LT_OK) loading_free(out);
@@ -267,7 +271,7 @@ done:
 lt_status lt_model_check_directory(const char *directory, int64_t *parameters, lt_err *err)
 {
     loading l;
-    LT_TRY(loading_begin(directory, NULL, LT_F32, &l, err));
+    LT_TRY(loading_begin(directory, NULL, &(lt_model_load_settings){.matrices = LT_F32}, &l, err));
     *parameters = lt_model_parameter_count(l.model, false);
     loading_free(&l);
     return LT_OK;
@@ -282,14 +286,26 @@ lt_status lt_model_load(const char *directory, const lt_backend *backend, lt_mod
 lt_status lt_model_load_as(const char *directory, const lt_backend *backend, lt_dtype matrices,
                            lt_model **out, lt_err *err)
 {
+    const lt_model_load_settings settings = {.matrices = matrices};
+    return lt_model_load_with(directory, backend, &settings, out, err);
+}
+
+/* The sources point to the model's rows, which have memory when this is called. */
+static lt_status read_rows(const void *context, int first, int count, lt_err *err)
+{
+    const loading *l = context;
+    return convert_all(l->model->backend, l->sources + first, count, err);
+}
+
+lt_status lt_model_load_with(const char *directory, const lt_backend *backend,
+                             const lt_model_load_settings *settings, lt_model **out, lt_err *err)
+{
     *out = NULL;
     if (lt_is_gguf_file(directory))
-        return lt_model_load_gguf(directory, backend, matrices, out, err);
+        return lt_model_load_gguf(directory, backend, settings, out, err);
     loading l;
-    LT_TRY(loading_begin(directory, backend, matrices, &l, err));
-    lt_status status = lt_model_allocate_weights(l.model, err);
-    /* the sources point to the model's rows, which have their memory now */
-    if (status == LT_OK) status = convert_all(backend, l.sources, l.model->param_count, err);
+    LT_TRY(loading_begin(directory, backend, settings, &l, err));
+    lt_status status = lt_model_read_weights(l.model, l.vocab, read_rows, &l, err);
     if (status == LT_OK) {
         *out = l.model;
         l.model = NULL;

@@ -1,5 +1,5 @@
 /* A model to a Hugging Face directory: config.json, generation_config.json and the weights in the
- * family's names and layouts, in one file or in shards with an index. */
+ * family's names and layouts, in one file or in shards with an index; by one process or several. */
 #include "model/formats/hf_save.h"
 
 #include <math.h>
@@ -29,9 +29,11 @@ typedef struct target {
 
 typedef struct saver {
     const lt_model *model;
+    const lt_file_group *group; /* NULL: one process */
     lt_dtype dtype;
     target *targets;
     size_t target_count, shard_count;
+    lt_safetensors_declaration *tensors; /* of the shard that is written */
 } saver;
 
 /* --- What goes where ---------------------------------------------------------------------------
@@ -55,7 +57,9 @@ static lt_status plan_targets(saver *s, uint64_t shard_bytes, lt_err *err)
 {
     size_t capacity = (size_t)s->model->own_param_count * LT_MAX_PARTS;
     s->targets = calloc(capacity, sizeof *s->targets);
-    if (!s->targets) return lt_fail_nomem(err, capacity * sizeof *s->targets, "saving");
+    s->tensors = calloc(capacity, sizeof *s->tensors);
+    if (!s->targets || !s->tensors)
+        return lt_fail_nomem(err, capacity * (sizeof *s->targets + sizeof *s->tensors), "saving");
     for (int i = 0; i < s->model->own_param_count; i++)
         add_targets(s, &s->model->params[i]);
 
@@ -122,13 +126,8 @@ done:
     return status;
 }
 
-/* lt_safetensors_source: finds the target by its name and fills it in parallel. */
-static lt_status fill_tensor(void *context, const char *name, void *out, lt_err *err)
+static lt_status fill_rows(const saver *s, const target *t, void *out, lt_err *err)
 {
-    const saver *s = context;
-    const target *t = s->targets;
-    while (strcmp(t->name, name) != 0)
-        t++;
     int64_t rows = t->layout.part_rows[t->part], step = lt_layout_chunk_rows(&t->layout);
     int threads = s->model->backend->threads > 0 ? s->model->backend->threads : 1;
     lt_status status = LT_OK;
@@ -147,25 +146,35 @@ static lt_status fill_tensor(void *context, const char *name, void *out, lt_err 
     return status;
 }
 
+/* lt_safetensors_source: finds the target by its name and fills it in parallel. Other processes may
+ * have parts of the row, and then all have to be here, whoever writes it. */
+static lt_status fill_tensor(void *context, const char *name, void *out, lt_err *err)
+{
+    const saver *s = context;
+    const target *t = s->targets;
+    while (strcmp(t->name, name) != 0)
+        t++;
+    if (s->model->sharding.level == LT_SHARD_PARAMETERS)
+        LT_TRY(lt_model_need_unit(s->model, t->param->layer, err));
+    return out ? fill_rows(s, t, out, err) : LT_OK;
+}
+
 /* --- Files -------------------------------------------------------------------------------------
  */
 
 static lt_status write_shard(saver *s, size_t shard, const char *path, lt_err *err)
 {
     size_t count = 0;
-    lt_safetensors_declaration *tensors = calloc(s->target_count, sizeof *tensors);
-    if (!tensors) return lt_fail_nomem(err, s->target_count * sizeof *tensors, "saving");
     for (size_t i = 0; i < s->target_count; i++) {
         const target *t = &s->targets[i];
         if (t->shard != shard) continue;
-        tensors[count++] = (lt_safetensors_declaration){.name = t->name,
-                                                        .dtype = s->dtype,
-                                                        .ndim = t->ndim,
-                                                        .shape = {t->shape[0], t->shape[1]}};
+        s->tensors[count++] = (lt_safetensors_declaration){.name = t->name,
+                                                           .dtype = s->dtype,
+                                                           .ndim = t->ndim,
+                                                           .shape = {t->shape[0], t->shape[1]}};
     }
-    lt_status status = lt_safetensors_write(path, tensors, count, NULL, fill_tensor, s, err);
-    free(tensors);
-    return status;
+    return lt_safetensors_write_together(path, s->tensors, count, NULL, fill_tensor, s, s->group,
+                                         err);
 }
 
 static lt_status write_index(const saver *s, const char *path, lt_err *err)
@@ -224,22 +233,31 @@ static lt_status remove_old_weights(const char *directory, lt_err *err)
     return status;
 }
 
+static lt_status shard_path(const saver *s, const char *directory, size_t shard, lt_buffer *path,
+                            lt_err *err)
+{
+    lt_buffer name = {0};
+    lt_status status = shard_name(s, shard, &name, err);
+    if (status == LT_OK) status = lt_path_join(path, directory, name.data, err);
+    lt_buffer_free(&name);
+    return status;
+}
+
 static lt_status write_weights(saver *s, const char *directory, lt_err *err)
 {
-    lt_status status;
-    lt_buffer name = {0}, path = {0};
-    LT_TRY_GOTO(status, remove_old_weights(directory, err), done);
+    lt_status status = LT_OK;
+    lt_buffer path = {0};
     for (size_t shard = 0; shard < s->shard_count; shard++) {
-        LT_TRY_GOTO(status, shard_name(s, shard, &name, err), done);
-        LT_TRY_GOTO(status, lt_path_join(&path, directory, name.data, err), done);
+        status = shard_path(s, directory, shard, &path, err);
+        LT_TRY_GOTO(status, lt_group_agree(s->group, status, err), done);
         LT_TRY_GOTO(status, write_shard(s, shard, path.data, err), done);
     }
     if (s->shard_count == 1) goto done;
-    LT_TRY_GOTO(status, lt_path_join(&path, directory, "model.safetensors.index.json", err), done);
-    status = write_index(s, path.data, err);
+    status = lt_path_join(&path, directory, "model.safetensors.index.json", err);
+    if (status == LT_OK && lt_group_leads(s->group)) status = write_index(s, path.data, err);
+    status = lt_group_agree(s->group, status, err);
 
 done:
-    lt_buffer_free(&name);
     lt_buffer_free(&path);
     return status;
 }
@@ -263,21 +281,33 @@ done:
     return status;
 }
 
-lt_status lt_model_save_sharded(const lt_model *model, const char *directory, lt_dtype dtype,
-                                uint64_t shard_bytes, lt_err *err)
+/* What one process does before the weights. */
+static lt_status begin(const saver *s, const char *directory, lt_err *err)
 {
-    saver s = {.model = model, .dtype = dtype};
-    lt_status status;
-    LT_TRY_GOTO(status, write_configs(model, directory, dtype, err), done);
-    LT_TRY_GOTO(status, plan_targets(&s, shard_bytes, err), done);
-    status = write_weights(&s, directory, err);
+    LT_TRY(write_configs(s->model, directory, s->dtype, err));
+    return remove_old_weights(directory, err);
+}
 
-done:
+lt_status lt_model_save_sharded(const lt_model *model, const char *directory, lt_dtype dtype,
+                                uint64_t shard_bytes, const lt_file_group *group, lt_err *err)
+{
+    saver s = {.model = model, .group = group, .dtype = dtype};
+    lt_status status = plan_targets(&s, shard_bytes, err);
+    if (status == LT_OK && lt_group_leads(group)) status = begin(&s, directory, err);
+    status = lt_group_agree(group, status, err);
+    if (status == LT_OK) status = write_weights(&s, directory, err);
     free(s.targets);
+    free(s.tensors);
     return status;
+}
+
+lt_status lt_model_save_together(const lt_model *model, const char *directory, lt_dtype dtype,
+                                 const lt_file_group *group, lt_err *err)
+{
+    return lt_model_save_sharded(model, directory, dtype, DEFAULT_SHARD_BYTES, group, err);
 }
 
 lt_status lt_model_save(const lt_model *model, const char *directory, lt_dtype dtype, lt_err *err)
 {
-    return lt_model_save_sharded(model, directory, dtype, DEFAULT_SHARD_BYTES, err);
+    return lt_model_save_together(model, directory, dtype, NULL, err);
 }

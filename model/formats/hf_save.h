@@ -4,9 +4,10 @@
 
 #include "model/model.h"
 
-/* As lt_model_save; files hold at most `shard_bytes` of tensors (a larger tensor has its own). */
+/* As lt_model_save_together; files hold at most `shard_bytes` of tensors (a larger tensor has its
+ * own). */
 lt_status lt_model_save_sharded(const lt_model *model, const char *directory, lt_dtype dtype,
-                                uint64_t shard_bytes, lt_err *err);
+                                uint64_t shard_bytes, const lt_file_group *group, lt_err *err);
 
 /* config.json's and generation_config.json's contents for a model saved as `dtype`. *config and
  * *generation: caller owns a reference. */

@@ -382,7 +382,7 @@ static lt_status make_table(const lt_model *model, const lt_adapter *adapter, lt
     const lt_workspace_settings smallest = {.rows = 1, .length = 1};
     LT_TRY(lt_workspace_create(model, &smallest, ws, err));
     const lt_pass pass = {.model = model, .backend = model->backend, .workspace = *ws};
-    LT_TRY(adapter->method->begin(&pass, adapter, err));
+    LT_TRY(adapter->method->begin(&pass, adapter, -1, err));
     *table = lt_prompt_table(&pass, adapter);
     return LT_OK;
 }

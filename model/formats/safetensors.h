@@ -56,9 +56,13 @@ lt_status lt_safetensors_read_f32(const lt_safetensors *file, const lt_safetenso
 /* "[768, 2304]" for messages; cut when `size` is too small. */
 void lt_shape_text(int ndim, const int64_t *shape, char *out, size_t size);
 
-/* Writing: tensors are declared, then the file is written in the reference writer's order (dtype,
- * then name) by asking for each tensor's data in turn, so that no second copy of the weights is
- * held. */
+/* --- Writing -----------------------------------------------------------------------------------
+ *
+ * Tensors are declared, then the file is written in the reference writer's order (dtype, then name)
+ * by asking for each tensor's data in turn, so that no second copy of the weights is held. */
+
+/* Fills shape * dtype bytes. With `out` NULL another process writes that tensor: only what all
+ * processes do together is to be done. */
 typedef lt_status (*lt_safetensors_source)(void *context, const char *name, void *out, lt_err *err);
 
 typedef struct lt_safetensors_declaration {
@@ -68,10 +72,45 @@ typedef struct lt_safetensors_declaration {
     int64_t shape[LT_SAFETENSORS_MAX_DIMS];
 } lt_safetensors_declaration;
 
-/* `metadata`: JSON object of strings or NULL; "format": "pt" is always there. `source` fills shape
- * * dtype bytes. Atomic and durable. */
+/* `metadata`: JSON object of strings or NULL; "format": "pt" is always there. Atomic and durable.
+ */
 lt_status lt_safetensors_write(const char *path, const lt_safetensors_declaration *tensors,
                                size_t count, const json_t *metadata, lt_safetensors_source source,
                                void *context, lt_err *err);
+
+/* The same bytes by all processes of a group, which declare the same tensors and each write some of
+ * them; every one of them calls `source` for every tensor, in the same order. Into a directory that
+ * is being made (base/fsio.h). Fails on all when it fails on one. */
+lt_status lt_safetensors_write_together(const char *path, const lt_safetensors_declaration *tensors,
+                                        size_t count, const json_t *metadata,
+                                        lt_safetensors_source source, void *context,
+                                        const lt_file_group *group, lt_err *err);
+
+/* What both are made of, for processes that have pieces of tensors. The first failure on a process
+ * is kept until the end: others may wait for what it does meanwhile. */
+typedef struct lt_safetensors_writer {
+    const lt_file_group *group;                 /* borrowed */
+    const lt_safetensors_declaration **tensors; /* [count], in the file's order; borrowed, but for
+                                                   the list */
+    uint64_t *offsets; /* [count + 1]: of their data, from the start of the file */
+    int *dealt;        /* [count]: whose turn each is, where all have it */
+    size_t count;
+    lt_new_file file;      /* alone */
+    lt_shared_file shared; /* in a group */
+    lt_status status;
+    lt_err err;
+} lt_safetensors_writer;
+
+/* Collective; ends it on all when it fails. The declarations and the path outlive the writer. */
+lt_status lt_safetensors_begin(lt_safetensors_writer *writer, const char *path,
+                               const lt_safetensors_declaration *tensors, size_t count,
+                               const json_t *metadata, const lt_file_group *group, lt_err *err);
+/* Bytes of tensor `index` of writer->tensors, from its byte `first` on. */
+void lt_safetensors_put(lt_safetensors_writer *writer, size_t index, uint64_t first,
+                        const void *data, size_t size);
+/* Something else went wrong on this process; `status` LT_OK: nothing did. */
+void lt_safetensors_note(lt_safetensors_writer *writer, lt_status status, const lt_err *err);
+/* Collective. Ends it: LT_OK when all have put what they had, durably. */
+lt_status lt_safetensors_end(lt_safetensors_writer *writer, lt_err *err);
 
 #endif

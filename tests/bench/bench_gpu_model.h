@@ -39,7 +39,8 @@ static inline lt_model *bench_random_model(lt_model_config *config, const lt_bac
     float *random = bench_random(BENCH_ROUND, 5), *values = bench_random(BENCH_ROUND, 5);
     char *staged = malloc(BENCH_ROUND * sizeof(float));
     if (!staged) exit(1);
-    bench_check(lt_model_new(config, backend, backend->real, &model, &err), &err);
+    const lt_model_load_settings settings = {.matrices = backend->real};
+    bench_check(lt_model_new(config, backend, &settings, &model, &err), &err);
     bench_check(lt_model_allocate_weights(model, &err), &err);
     for (int p = 0; p < model->param_count; p++) {
         const lt_param *row = &model->params[p];

@@ -83,7 +83,7 @@ static void types_are_llama_quantizes(void **state)
         lt_model *model = NULL;
         size_t matrices = 0;
         OK(lt_model_config_parse(json_object_get(shape, "config"), "shape", &config, err));
-        OK(lt_model_new(&config, NULL, LT_F32, &model, err));
+        OK(lt_model_new(&config, NULL, &(lt_model_load_settings){.matrices = LT_F32}, &model, err));
         for (int k = 0; k < model->param_count; k++) {
             lt_gguf_part parts[LT_MAX_PARTS];
             int count = lt_gguf_parts_of(&model->config, &model->params[k], parts);
