@@ -170,15 +170,21 @@ lt_status lt_check_attention_backward(const lt_backend *backend,
     return LT_OK;
 }
 
+static lt_status check_rows_as(const char *operation, lt_dtype dtype, const char *name,
+                               const lt_tensor *x, lt_err *err)
+{
+    bool right = x->ndim >= 1 && x->ndim <= LT_MAX_DIMS && x->dtype == dtype;
+    right = right && (x->shape[x->ndim - 1] <= 1 || x->stride[x->ndim - 1] == 1);
+    if (right) return LT_OK;
+    return lt_fail(err, LT_ERR_USAGE, "%s: %s must be %s rows with the last stride 1", operation,
+                   name, lt_dtype_name(dtype));
+}
+
 /* x is [rows, dim] or [rows, groups, dim]; returns rows * groups. */
 static lt_status check_rows(const char *operation, const lt_backend *backend, const lt_tensor *x,
                             int64_t *rows, lt_err *err)
 {
-    bool right = x->ndim >= 1 && x->ndim <= LT_MAX_DIMS && x->dtype == backend->real;
-    right = right && (x->shape[x->ndim - 1] <= 1 || x->stride[x->ndim - 1] == 1);
-    if (!right)
-        return lt_fail(err, LT_ERR_USAGE, "%s: x must be %s rows with the last stride 1", operation,
-                       lt_dtype_name(backend->real));
+    LT_TRY(check_rows_as(operation, backend->real, "x", x, err));
     *rows = lt_row_count(x);
     return LT_OK;
 }
@@ -414,8 +420,8 @@ lt_status lt_check_dropout(const lt_backend *backend, const lt_dropout_args *a, 
 lt_status lt_check_add(const lt_backend *backend, const lt_add_args *a, lt_err *err)
 {
     const char *operation = "add";
-    int64_t rows = 0;
-    LT_TRY(check_rows(operation, backend, &a->a, &rows, err));
+    lt_dtype dtype = (lt_dtype)gradient_dtype(backend, &a->a);
+    LT_TRY(check_rows_as(operation, dtype, "a", &a->a, err));
     WANT_LIKE(a->b, a->a);
     WANT_LIKE(a->y, a->a);
     return LT_OK;
@@ -502,6 +508,7 @@ lt_status lt_check_clip_scale(const lt_backend *backend, const lt_clip_scale_arg
     WANT(a->norm, LT_F32, 1);
     WANT(a->scale, LT_F32, 1);
     MAY(a->loss, LT_F64, 1);
+    MAY(a->tokens, LT_F64, 1);
     return LT_OK;
 }
 

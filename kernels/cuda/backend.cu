@@ -8,6 +8,9 @@
 #include "kernels/cuda/matmul_dispatch.cuh"
 #include "kernels/cuda/staging.cuh"
 
+#ifdef LT_EMULATOR
+#define LT_CUDA_CODE "compute_80"
+#endif
 #ifndef LT_CUDA_CODE
 #define LT_CUDA_CODE "" /* the build says: "sm_80,sm_90a,compute_80" */
 #endif

@@ -209,7 +209,8 @@ static __global__ void scale_columns_kernel(chunk_grid grid, scale_columns p)
 extern "C" lt_status lt_cuda_add(const lt_backend *backend, const lt_add_args *a, lt_err *err)
 {
     elements e = elements_of(backend, {&a->a, &a->b, &a->y});
-    return LAUNCH_CHUNKS(backend, "add", err, add_kernel, e.grid, e.view[0], e.view[1], e.view[2]);
+    return LAUNCH_CHUNKS_AS(a->y.dtype, backend, "add", err, add_kernel, e.grid, e.view[0],
+                            e.view[1], e.view[2]);
 }
 
 extern "C" lt_status lt_cuda_scale(const lt_backend *backend, const lt_scale_args *a, lt_err *err)

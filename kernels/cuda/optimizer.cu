@@ -61,11 +61,12 @@ extern "C" lt_status lt_cuda_sum_squares(const lt_backend *backend, const lt_sum
 }
 
 static __global__ void clip_scale_kernel(const double *sum_squares, const double *loss,
-                                         double gradient_scale, double max_norm, float *norm_out,
-                                         float *scale_out)
+                                         const double *tokens, double gradient_scale,
+                                         double max_norm, float *norm_out, float *scale_out)
 {
-    float norm = (float)(sqrt(*sum_squares) * gradient_scale);
     double scale = gradient_scale;
+    if (tokens) scale = *tokens > 0 ? 1 / *tokens : NAN;
+    float norm = (float)(sqrt(*sum_squares) * scale);
     if (max_norm > 0 && norm > max_norm) scale *= max_norm / norm;
     if (loss && !isfinite(*loss)) norm = NAN;
     *norm_out = norm;
@@ -77,7 +78,8 @@ extern "C" lt_status lt_cuda_clip_scale(const lt_backend *backend, const lt_clip
 {
     return lt_launch(backend, "clip_scale", err, clip_scale_kernel, 1, 1, 0,
                      static_cast<const double *>(a->sum_squares.data),
-                     static_cast<const double *>(a->loss.data), a->gradient_scale, a->max_norm,
+                     static_cast<const double *>(a->loss.data),
+                     static_cast<const double *>(a->tokens.data), a->gradient_scale, a->max_norm,
                      static_cast<float *>(a->norm.data), static_cast<float *>(a->scale.data));
 }
 

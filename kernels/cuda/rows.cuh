@@ -231,16 +231,19 @@ template <int N> LT_DEVICE bool chunk_of(chunk_grid grid, int64_t *row, int64_t 
     return true;
 }
 
-/* Launches kernel<T, N>(grid, ...): T the backend's real type, N a vector of them or 1. */
-#define LAUNCH_CHUNKS(backend, operation, err, kernel, grid, ...)                              \
-    ((backend)->real == LT_BF16                                                                \
-         ? (grid).wide ? LAUNCH_CHUNKS_OF(backend, operation, err, VECTOR<bf16>, grid,         \
-                                          (kernel<bf16, VECTOR<bf16>>), __VA_ARGS__)           \
-                       : LAUNCH_CHUNKS_OF(backend, operation, err, 1, grid, (kernel<bf16, 1>), \
-                                          __VA_ARGS__)                                         \
-     : (grid).wide                                                                             \
-         ? LAUNCH_CHUNKS_OF(backend, operation, err, VECTOR<float>, grid,                      \
-                            (kernel<float, VECTOR<float>>), __VA_ARGS__)                       \
+/* Launches kernel<T, N>(grid, ...): T the backend's real type, N a vector of them or 1. The same
+ * for another type: a grid that is wide for bf16 is so for f32. */
+#define LAUNCH_CHUNKS(backend, operation, err, kernel, grid, ...) \
+    LAUNCH_CHUNKS_AS((backend)->real, backend, operation, err, kernel, grid, __VA_ARGS__)
+#define LAUNCH_CHUNKS_AS(dtype, backend, operation, err, kernel, grid, ...)                   \
+    ((dtype) == LT_BF16 ? (grid).wide                                                         \
+                              ? LAUNCH_CHUNKS_OF(backend, operation, err, VECTOR<bf16>, grid, \
+                                                 (kernel<bf16, VECTOR<bf16>>), __VA_ARGS__)   \
+                              : LAUNCH_CHUNKS_OF(backend, operation, err, 1, grid,            \
+                                                 (kernel<bf16, 1>), __VA_ARGS__)              \
+     : (grid).wide                                                                            \
+         ? LAUNCH_CHUNKS_OF(backend, operation, err, VECTOR<float>, grid,                     \
+                            (kernel<float, VECTOR<float>>), __VA_ARGS__)                      \
          : LAUNCH_CHUNKS_OF(backend, operation, err, 1, grid, (kernel<float, 1>), __VA_ARGS__))
 #define LAUNCH_CHUNKS_OF(backend, operation, err, n, grid, kernel, ...)                       \
     lt_launch(backend, operation, err, kernel,                                                \

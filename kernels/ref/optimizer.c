@@ -17,8 +17,10 @@ REFERENCE(sum_squares, lt_sum_squares_args)
 
 REFERENCE(clip_scale, lt_clip_scale_args)
 {
-    float norm = (float)(sqrt(*(const double *)a->sum_squares.data) * a->gradient_scale);
+    const double *tokens = a->tokens.data;
     double scale = a->gradient_scale;
+    if (tokens) scale = *tokens > 0 ? 1 / *tokens : NAN;
+    float norm = (float)(sqrt(*(const double *)a->sum_squares.data) * scale);
     if (a->max_norm > 0 && norm > a->max_norm) scale *= a->max_norm / norm;
     if (a->loss.data && !isfinite(*(const double *)a->loss.data)) norm = NAN;
     *(float *)a->norm.data = norm;

@@ -1,7 +1,8 @@
 /* The host's side of the emulator: errors, streams, events, graphs, the device, with CUDA's rules
- * about what is done when. One host thread at a time. */
+ * about what is done when. One host thread, which others may only ask about events. */
 #include "tests/emulator/runtime.h"
 
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <memory>
@@ -10,10 +11,11 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 emulator_counts emulator_count;
-static cudaError_t last_error;   /* what cudaGetLastError returns, once */
-static cudaError_t sticky_error; /* of a kernel: nothing works any more */
+static thread_local cudaError_t last_error; /* what cudaGetLastError returns, once */
+static cudaError_t sticky_error;            /* of a kernel: nothing works any more */
 
 emulator_counts emulator_counters()
 {
@@ -97,7 +99,7 @@ struct CUstream_st {
 /* One cudaEventRecord. */
 struct event_record {
     cudaStream_t stream;
-    bool done = false;
+    std::atomic<bool> done{false};
     std::chrono::steady_clock::time_point time;
 };
 
@@ -207,6 +209,20 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream)
     return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
 }
 
+/* Priorities of an A100; which stream's turn it is does not depend on them. */
+cudaError_t cudaDeviceGetStreamPriorityRange(int *lowest, int *highest)
+{
+    *lowest = 0;
+    *highest = -5;
+    return emulator_result(cudaSuccess);
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
+{
+    if (priority > 0 || priority < -5) return emulator_result(cudaErrorInvalidValue);
+    return cudaStreamCreateWithFlags(stream, flags);
+}
+
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     if (!streams.count(stream)) return emulator_result(cudaErrorInvalidResourceHandle);
@@ -264,10 +280,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     auto record = std::make_shared<event_record>();
     record->stream = stream_of(stream);
-    event->record = record;
+    std::atomic_store(&event->record, record);
     return emulator_enqueue(stream, [record] {
-        record->done = true;
         record->time = std::chrono::steady_clock::now();
+        record->done = true;
         return true;
     });
 }
@@ -296,9 +312,11 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     return emulator_result(cudaSuccess);
 }
 
+/* The one call that other host threads make too: they look, and do none of the work. */
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    auto record = event->record;
+    auto record = std::atomic_load(&event->record);
+    if (gettid() != getpid()) return !record || record->done ? cudaSuccess : cudaErrorNotReady;
     if (record && !record->done && !record->stream->queue.empty()) run_one(record->stream);
     return emulator_result(!record || record->done ? cudaSuccess : cudaErrorNotReady);
 }
@@ -392,6 +410,15 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable)
 
 /* --- The device -------------------------------------------------------------------------- */
 
+/* As many GPUs as wished, all alike; those of different processes have nothing to do with each
+ * other, and a process uses one. */
+static int device_count()
+{
+    return (int)emulator_setting("EMULATOR_GPUS", 1);
+}
+
+static std::atomic<int> device_in_use;
+
 static int capability()
 {
     return (int)emulator_setting("EMULATOR_CAPABILITY", 80);
@@ -460,13 +487,13 @@ static int attribute_value(cudaDeviceAttr attribute)
 
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
 {
-    if (device != 0) return emulator_result(cudaErrorInvalidDevice);
+    if (device < 0 || device >= device_count()) return emulator_result(cudaErrorInvalidDevice);
     return emulator_result(get_attribute(value, attribute));
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
 {
-    if (device != 0) return emulator_result(cudaErrorInvalidDevice);
+    if (device < 0 || device >= device_count()) return emulator_result(cudaErrorInvalidDevice);
     *p = cudaDeviceProp();
     snprintf(p->name, sizeof p->name, "emulator");
     p->totalGlobalMem = (size_t)emulator_total_memory();
@@ -489,18 +516,20 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    *count = device_count();
     return emulator_result(cudaSuccess);
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    return emulator_result(device == 0 ? cudaSuccess : cudaErrorInvalidDevice);
+    if (device < 0 || device >= device_count()) return emulator_result(cudaErrorInvalidDevice);
+    device_in_use = device;
+    return cudaSuccess; /* not by emulator_result: other threads choose their GPU too */
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = device_in_use;
     return emulator_result(cudaSuccess);
 }
 

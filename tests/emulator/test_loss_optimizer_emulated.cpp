@@ -246,7 +246,7 @@ static void sum_squares(test_run *t)
 }
 
 struct clip_case {
-    double squares, gradient_scale, max_norm, loss;
+    double squares, gradient_scale, max_norm, loss, tokens; /* tokens -1: absent */
 };
 
 static void clip_scale(test_run *t)
@@ -262,6 +262,9 @@ static void clip_scale(test_run *t)
     if (c->loss != 0)
         a.loss =
             test_tensor_of(t, INPUT, LT_F64, {1}, 0, [=](int64_t, int64_t) { return c->loss; });
+    if (c->tokens >= 0)
+        a.tokens =
+            test_tensor_of(t, INPUT, LT_F64, {1}, 0, [=](int64_t, int64_t) { return c->tokens; });
     a.gradient_scale = c->gradient_scale;
     a.max_norm = c->max_norm;
     TEST_CALL(t, clip_scale, a);
@@ -271,9 +274,12 @@ static void test_norms()
 {
     static const norm_case norms[] = {{0, 0},     {1, 0},     {8, 0},     {8, 3},    {1000, 0},
                                       {16384, 0}, {16392, 0}, {50001, 0}, {40000, 1}};
-    static const clip_case clips[] = {{64, 0.5, 1, 0},    {64, 0.5, 5, 7},       {64, 0.5, 0, 0},
-                                      {0, 0.5, 1, 0},     {INFINITY, 0.5, 1, 0}, {NAN, 0.5, 0, 0},
-                                      {3, 0.125, 0.1, 0}, {64, INFINITY, 0, 0},  {64, 0.5, 1, NAN}};
+    static const clip_case clips[] = {
+        {64, 0.5, 1, 0, -1},    {64, 0.5, 5, 7, -1},       {64, 0.5, 0, 0, -1},
+        {0, 0.5, 1, 0, -1},     {INFINITY, 0.5, 1, 0, -1}, {NAN, 0.5, 0, 0, -1},
+        {3, 0.125, 0.1, 0, -1}, {64, INFINITY, 0, 0, -1},  {64, 0.5, 1, NAN, -1},
+        {64, 9, 1, 0, 2},       {64, 9, 5, 7, 8},          {64, 0.5, 1, 0, 0},
+        {0, 0.5, 0, 0, 0}};
     for (const norm_case &c : norms)
         test_case(("sum_squares " + std::to_string(c.n)).c_str(), sum_squares, &c);
     for (const clip_case &c : clips)

@@ -249,6 +249,15 @@ static void add(test_run *t)
     TEST_CALL(t, add, lt_add_args{a, b, y});
 }
 
+/* Gradients of one number type, which need not be real. */
+static void add_gradients(test_run *t)
+{
+    const element_case *c = (const element_case *)t->parameters;
+    lt_tensor a = test_tensor(t, INOUT, gradient_dtype(t), c->shape);
+    lt_tensor b = test_tensor(t, INPUT, gradient_dtype(t), c->shape);
+    TEST_CALL(t, add, lt_add_args{a, b, a});
+}
+
 /* No two dimensions lie behind each other as one. */
 static void add_sliced(test_run *t)
 {
@@ -307,6 +316,10 @@ static void zero(test_run *t)
 static void test_elementwise()
 {
     test_case("add sliced", add_sliced, nullptr);
+    for (int64_t n : {0, 1, 37, 512, 2305}) {
+        element_case c = {{n}, contiguous, true, 0};
+        test_case(FORMAT("add gradients %d", (int)n), add_gradients, &c);
+    }
     for (layout how : layouts)
         for (bool in_place : {false, true}) {
             int i = in_place;

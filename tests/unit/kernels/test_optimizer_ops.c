@@ -455,7 +455,7 @@ static void test_sum_squares(void **state)
         }
 }
 
-static double loss_of_step = 1;
+static double loss_of_step = 1, tokens_of_step = -1; /* below 0: absent */
 
 static void clip(double squares, double gradient_scale, double max_norm, float *norm, float *scale)
 {
@@ -465,6 +465,7 @@ static void clip(double squares, double gradient_scale, double max_norm, float *
                             .loss = lt_tensor_1d(&loss_of_step, LT_F64, 1),
                             .gradient_scale = gradient_scale,
                             .max_norm = max_norm};
+    if (tokens_of_step >= 0) a.tokens = lt_tensor_1d(&tokens_of_step, LT_F64, 1);
     test_ok(lt_clip_scale(test_backend_kept(0, 1), &a, NULL), NULL);
 }
 
@@ -492,6 +493,24 @@ static void test_clip_scale(void **state)
     loss_of_step = 1;
 }
 
+/* Tokens that the device has counted stand for gradient_scale. */
+static void test_clip_scale_by_tokens(void **state)
+{
+    float norm, scale;
+    (void)state;
+    tokens_of_step = 2;
+    clip(64, 9, 1, &norm, &scale);
+    assert_true(norm == 4 && scale == 0.125f);
+    clip(64, 9, 0, &norm, &scale);
+    assert_true(norm == 4 && scale == 0.5f);
+    tokens_of_step = 0;
+    for (double squares = 0; squares < 65; squares += 64) {
+        clip(squares, 0.5, 1, &norm, &scale);
+        assert_true(isnan(norm) && isnan(scale));
+    }
+    tokens_of_step = -1;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,7 +518,7 @@ int main(void)
         cmocka_unit_test(test_threads),     cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_unbiased),    cmocka_unit_test(test_small_v),
         cmocka_unit_test(test_convergence), cmocka_unit_test(test_sum_squares),
-        cmocka_unit_test(test_clip_scale),
+        cmocka_unit_test(test_clip_scale),  cmocka_unit_test(test_clip_scale_by_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
