@@ -1,5 +1,5 @@
 /* Reading files, paths and directories. The atomic commit of files and directories is in
- * fsio_commit.c, the hashes are in hash.c. */
+ * fsio_commit.c, files of several writers are in fsio_shared.c, the hashes in hash.c. */
 #include "base/fsio.h"
 
 #include <dirent.h>
@@ -19,7 +19,7 @@
 
 #define CHUNK_BYTES ((size_t)1 << 20)
 
-/* --- Shared with fsio_commit.c ------------------------------------------------------------------
+/* --- Shared with the other two ------------------------------------------------------------------
  */
 
 lt_status lt_fail_errno(lt_err *err, const char *path, const char *what)
@@ -58,6 +58,33 @@ lt_status lt_write_all(int fd, const void *data, size_t size, const char *path, 
         size -= (size_t)put;
     }
     return LT_OK;
+}
+
+lt_status lt_write_all_at(int fd, uint64_t offset, const void *data, size_t size, const char *path,
+                          lt_err *err)
+{
+    const char *at = data;
+    while (size) {
+        ssize_t put = pwrite(fd, at, size, (off_t)offset);
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) {
+            if (put == 0) errno = EIO;
+            return lt_fail_errno(err, path, "cannot be written");
+        }
+        at += put;
+        offset += (uint64_t)put;
+        size -= (size_t)put;
+    }
+    return LT_OK;
+}
+
+lt_status lt_sync_and_close(int fd, const char *path, lt_err *err)
+{
+    lt_status status = LT_OK;
+    if (fsync(fd) != 0) status = lt_fail_errno(err, path, "cannot be made durable (fsync)");
+    if (lt_close(fd) != 0 && status == LT_OK)
+        status = lt_fail_errno(err, path, "cannot be written");
+    return status;
 }
 
 /* --- Reading ------------------------------------------------------------------------------------

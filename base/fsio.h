@@ -78,6 +78,9 @@ typedef struct lt_new_file {
 
 lt_status lt_new_file_begin(lt_new_file *file, const char *path, lt_err *err);
 lt_status lt_new_file_write(lt_new_file *file, const void *data, size_t size, lt_err *err);
+/* At `offset` bytes from the start, in any order; neither seen nor counted by lt_new_file_write. */
+lt_status lt_new_file_write_at(lt_new_file *file, uint64_t offset, const void *data, size_t size,
+                               lt_err *err);
 /* Makes the file visible and durable. Replaces an existing file. Ends the lt_new_file, also on
  * failure. */
 lt_status lt_new_file_commit(lt_new_file *file, lt_err *err);
@@ -101,13 +104,49 @@ lt_status lt_new_directory_begin(lt_new_directory *directory, const char *path, 
  * places with an existing directory in one step, which is then removed; a file system that can not
  * do so holds the old one as ".trash-…" for a moment, and lt_remove_stale_temporaries brings it
  * back when the process is killed just then. Ends it, also on failure, and then the old one is in
- * place. */
+ * place, unless the message says that the new one is written. */
 lt_status lt_new_directory_commit(lt_new_directory *directory, bool replace, lt_err *err);
 /* For one file that is to be looked at before it is seen: the file `name` in the directory takes
  * the final name, in place of a file there only with `replace`; the rest of the directory goes. */
 lt_status lt_new_directory_commit_file(lt_new_directory *directory, const char *name, bool replace,
                                        lt_err *err);
 void lt_new_directory_abort(lt_new_directory *directory); /* as lt_new_file_abort */
+
+/* --- One file by several processes
+ * -------------------------------------------------------------------- */
+
+/* How several processes write the same files. NULL wherever one is taken: one process. */
+typedef struct lt_file_group {
+    int rank, world_size;
+    void *context;
+    /* Waits for all; all get the same answer, the first failure there was. */
+    lt_status (*agree)(void *context, lt_status mine, lt_err *err);
+} lt_file_group;
+
+/* `mine` when alone. */
+lt_status lt_group_agree(const lt_file_group *group, lt_status mine, lt_err *err);
+/* Is this the one that writes what one alone can write? */
+bool lt_group_leads(const lt_file_group *group);
+
+/* A file in a directory that is being made, of which every process writes other bytes: one creates
+ * it, then all agree, then the others open it. Bytes that nobody writes are 0. All have finished it
+ * before anybody reads it: on NFS only a close shows to other hosts what was written. */
+typedef struct lt_shared_file {
+    int fd;
+    char *path;
+} lt_shared_file;
+
+/* With its full size; LT_ERR_IO already here when the disk has not that much room, where the file
+ * system can tell. */
+lt_status lt_shared_file_create(lt_shared_file *file, const char *path, uint64_t size, lt_err *err);
+lt_status lt_shared_file_open(lt_shared_file *file, const char *path, lt_err *err);
+lt_status lt_shared_file_write(lt_shared_file *file, uint64_t offset, const void *data, size_t size,
+                               lt_err *err);
+/* Makes durable what this process has written. Ends it, also on failure. */
+lt_status lt_shared_file_finish(lt_shared_file *file, lt_err *err);
+/* Closes it; the file stays, and goes with its directory. Harmless after finish and on a zeroed
+ * one. */
+void lt_shared_file_abort(lt_shared_file *file);
 
 /* --- Hashes
  * ---------------------------------------------------------------------------------------- */

@@ -5,8 +5,9 @@
  * give the same PID to every start, and a shared disk is seen from machines with other PIDs.
  *
  * Whatever fails, no temporary is left and the old version is in place, with one exception: when
- * the last step for a single file fails (fsync of the parent after the rename), the new version is
- * in place, whole, but may not survive a power cut, and the status says so. */
+ * the last step fails (fsync of the parent after the rename), and for a directory taking it back
+ * fails too, the new version is in place, whole, but may not survive a power cut, and the status
+ * says so. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -66,17 +67,6 @@ lt_status lt_sync_parent(const char *path, lt_err *err)
     return status;
 }
 
-/* fsyncs and closes. The fsync is never tried again: after a failure the kernel may have dropped
- * the data, and a second one would report success. */
-static lt_status sync_and_close(int fd, const char *path, lt_err *err)
-{
-    lt_status status = LT_OK;
-    if (fsync(fd) != 0) status = lt_fail_errno(err, path, "cannot be made durable (fsync)");
-    if (lt_close(fd) != 0 && status == LT_OK)
-        status = lt_fail_errno(err, path, "cannot be written");
-    return status;
-}
-
 /* fsyncs a file, or everything in a directory and then the directory itself. */
 static lt_status sync_tree(const char *path, lt_err *err)
 {
@@ -98,7 +88,7 @@ static lt_status sync_tree(const char *path, lt_err *err)
     }
     int fd = lt_open(path, O_RDONLY | O_NOFOLLOW);
     if (fd < 0) return lt_fail_errno(err, path, "cannot be opened");
-    if (!S_ISDIR(info.st_mode)) return sync_and_close(fd, path, err);
+    if (!S_ISDIR(info.st_mode)) return lt_sync_and_close(fd, path, err);
     lt_status status = LT_OK;
     if (sync_directory_fd(fd) != 0)
         status = lt_fail_errno(err, path, "cannot be made durable (fsync)");
@@ -187,12 +177,18 @@ lt_status lt_new_file_write(lt_new_file *file, const void *data, size_t size, lt
     return LT_OK;
 }
 
+lt_status lt_new_file_write_at(lt_new_file *file, uint64_t offset, const void *data, size_t size,
+                               lt_err *err)
+{
+    return lt_write_all_at(file->fd, offset, data, size, file->path, err);
+}
+
 lt_status lt_new_file_commit(lt_new_file *file, lt_err *err)
 {
     int parent = -1;
     lt_status status = open_parent(file->path, &parent, err);
     if (status != LT_OK) goto done;
-    status = sync_and_close(file->fd, file->path, err);
+    status = lt_sync_and_close(file->fd, file->path, err);
     file->fd = -1;
     if (status != LT_OK) goto done;
     if (rename(file->temporary, file->path) != 0) {
@@ -290,17 +286,27 @@ static lt_status swap_in(const lt_new_directory *directory, char **old, lt_err *
 }
 
 /* The parent's fsync failed: brings back what was there before, so that a failed commit changes
- * nothing. */
-static void swap_out(const lt_new_directory *directory, const char *old)
+ * nothing. False: that failed too, and the new version is in place. */
+static bool swap_out(const lt_new_directory *directory, const char *old)
 {
     const char *path = directory->path, *temporary = directory->temporary;
-    if (!old) {
-        rename(path, temporary);
-    } else if (strcmp(old, temporary) == 0) {
-        renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE);
-    } else if (rename(path, temporary) == 0) {
-        rename(old, path);
-    }
+    if (!old) return rename(path, temporary) == 0;
+    if (strcmp(old, temporary) == 0)
+        return renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_EXCHANGE) == 0;
+    if (rename(path, temporary) != 0) return false;
+    rename(old, path); /* or lt_remove_stale_temporaries does it */
+    return true;
+}
+
+static lt_status take_back(const lt_new_directory *directory, const char *old, lt_err *err)
+{
+    int code = errno;
+    bool is_back = swap_out(directory, old);
+    errno = code;
+    return lt_fail_errno(
+        err, directory->path,
+        is_back ? "cannot be made durable (fsync of its directory)"
+                : "is written, but may not survive a power cut (fsync of its directory)");
 }
 
 lt_status lt_new_directory_commit(lt_new_directory *directory, bool replace, lt_err *err)
@@ -330,8 +336,7 @@ lt_status lt_new_directory_commit(lt_new_directory *directory, bool replace, lt_
         goto done;
     }
     if (sync_directory_fd(parent) != 0) {
-        status = lt_fail_errno(err, path, "cannot be made durable (fsync of its directory)");
-        swap_out(directory, old);
+        status = take_back(directory, old, err);
         goto done;
     }
     /* The new one is in place for good. What can not be removed of the old one now has a temporary

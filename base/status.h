@@ -18,6 +18,7 @@ typedef enum lt_status {
     LT_ERR_USAGE = -6,       /* a flag, setting or combination of them is wrong */
     LT_ERR_NUMERIC = -7,     /* the numbers went bad: loss or gradient is not finite */
     LT_ERR_INTERRUPTED = -8, /* a signal asked for an orderly stop, and it was carried out */
+    LT_ERR_INTERNAL = -9,    /* Lathe broke its own rules: a bug, to be reported */
 } lt_status;
 
 /* A message for a person. The caller owns it; a zeroed one is empty. Passing NULL is allowed. */

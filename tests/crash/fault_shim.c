@@ -11,7 +11,8 @@
  *   LATHE_FAULT_NO_EXCHANGE  when set, renameat2 can not exchange, as on simple file systems
  *   LATHE_FAULT_TRACE=FILE   appends a line "operation result path [new path]" for each one
  *
- * Operations are open, write, fsync, fdatasync, close, rename, renameat2 and mkdir. */
+ * Operations are open, write, pwrite, fallocate, fsync, fdatasync, close, rename, renameat2 and
+ * mkdir. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -128,6 +129,29 @@ ssize_t write(int fd, const void *data, size_t size)
     ssize_t result = what == FAIL ? -1 : NEXT(write)(fd, data, size);
     traced("write", result < 0 ? -1 : 0, path, "");
     return result;
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    char path[PATH_MAX];
+    action what = next_action(name_of(fd, path));
+    if (what == KILL) {
+        if (NEXT(pwrite)(fd, data, size / 2, offset) >= 0) die();
+        die();
+    }
+    if (what == SHORT && size > 1) size /= 2;
+    ssize_t result = what == FAIL ? -1 : NEXT(pwrite)(fd, data, size, offset);
+    traced("write", result < 0 ? -1 : 0, path, "");
+    return result;
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t size)
+{
+    char path[PATH_MAX];
+    action what = next_action(name_of(fd, path));
+    if (what == KILL) die();
+    int result = what == FAIL ? -1 : NEXT(fallocate)(fd, mode, offset, size);
+    return traced("reserve", result, path, "");
 }
 
 /* fsync and fdatasync. */

@@ -140,7 +140,7 @@ static outcome judge(long fault_at)
         if (strcmp(operation, "create") == 0 || strcmp(operation, "mkdir") == 0) {
             set_dirty(&d, path, true, true);
             touch_parent(&d, path);
-        } else if (strcmp(operation, "write") == 0) {
+        } else if (strcmp(operation, "write") == 0 || strcmp(operation, "reserve") == 0) {
             set_dirty(&d, path, true, true);
         } else if (strcmp(operation, "fsync") == 0) {
             set_dirty(&d, path, false, false);
@@ -271,7 +271,7 @@ static int run_victim(const scenario *s, fault f)
  * names, whose outcome is then unknown. */
 static bool is_harmless(fault f, const outcome *run)
 {
-    static const char *const repeatable[] = {"write", "open", "create", "close"};
+    static const char *const repeatable[] = {"write", "reserve", "open", "create", "close"};
     if (strcmp(f.kind, "short") == 0) return true;
     for (size_t i = 0; i < sizeof repeatable / sizeof *repeatable; i++)
         if (strcmp(f.kind, "eintr") == 0 && strcmp(run->faulted, repeatable[i]) == 0) return true;
@@ -324,6 +324,7 @@ static const scenario scenarios[] = {
     {"new file", "file", ABSENT, false},
     {"replaced file", "file", OLD, false},
     {"new directory", "directory", ABSENT, false},
+    {"new directory, by several", "together", ABSENT, false},
     {"directory for an empty one", "directory", EMPTY, false},
     {"replaced directory", "replace", OLD, false},
     {"replaced directory without exchange", "replace", OLD, true},

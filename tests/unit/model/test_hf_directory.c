@@ -49,7 +49,7 @@ static void test_round_trip(void **state)
         lt_model *model = load_golden(name, NULL, backend), *again = NULL;
         const char *directory = new_directory("saved");
         OK(lt_model_save_sharded(model, directory, bf16 ? LT_BF16 : LT_F32,
-                                 sharded ? 20000 : 5000000000u, err));
+                                 sharded ? 20000 : 5000000000u, NULL, err));
         assert_int_equal(sharded, !lt_path_exists(scratch_path("saved", "model.safetensors")));
         check_same_tensors(golden_path(name, NULL), directory, "transformer.");
         OK(lt_model_load(directory, backend, &again, err));
@@ -207,14 +207,14 @@ static void test_old_weights_are_removed(void **state)
     (void)state;
     lt_model *model = load_golden("llama", NULL, backend);
     const char *directory = new_directory("twice");
-    OK(lt_model_save_sharded(model, directory, LT_F32, 1000, err));
+    OK(lt_model_save_sharded(model, directory, LT_F32, 1000, NULL, err));
     assert_true(lt_path_exists(scratch_path("twice", "model.safetensors.index.json")));
     OK(lt_model_save(model, directory, LT_F32, err));
     lt_name_list names = {0};
     OK(lt_list_directory(directory, &names, err));
     assert_int_equal(names.count, 3);
     lt_name_list_free(&names);
-    OK(lt_model_save_sharded(model, directory, LT_F32, 1000, err));
+    OK(lt_model_save_sharded(model, directory, LT_F32, 1000, NULL, err));
     assert_false(lt_path_exists(scratch_path("twice", "model.safetensors")));
     lt_model_free(model);
 }
