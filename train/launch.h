@@ -32,6 +32,12 @@ typedef struct lt_launch_place {
  */
 lt_status lt_launch_find_place(lt_launch_place *out, lt_err *err);
 
+/* The words of --gpus: "4" is the first four GPUs, "0,2,3" these, where one may stand twice. Fills
+ * indices[0..*count). LT_ERR_USAGE for other text, or more than LT_LAUNCH_MAX_GPUS. */
+enum { LT_LAUNCH_MAX_GPUS = 64 };
+lt_status lt_launch_parse_gpus(const char *text, int indices[LT_LAUNCH_MAX_GPUS], int *count,
+                               lt_err *err);
+
 /* "torchrun variables", "mpirun", "srun", "alone" */
 const char *lt_launcher_name(lt_launcher launcher);
 

@@ -1,10 +1,12 @@
 /* Processes that train one model together, and the collectives between them. Private to train/.
  *
- *   comm.c        opening, host values, agreement, the flight record; calls a backend's table
+ *   comm.c        opening, the collectives on tensors; calls a backend's table (internal.h)
+ *   values.c      values of the host, agreement, comparing what the ranks are about to do
+ *   flight.c      the record of the last collectives
  *   single.c      one process: nothing to do
  *   mpi.c         MPI (Open MPI, MPICH) over host memory; device tensors are staged through it
- *   nccl.c        NCCL between GPUs, opened at run time; rendezvous.c brings its id to all, over
- * TCP watchdog.c    a thread that ends a process whose training stands still
+ *   nccl.c        NCCL between GPUs, opened at run time; rendezvous.c brings its id to all by TCP
+ *   watchdog.c    a thread that ends a process whose training stands still; lt_comm_abort
  *
  * Tensors lie in the memory of the communicator's device. A collective is begun in the order of the
  * calls, which is the same on all ranks, runs beside the device's operations, sees what these had
@@ -13,6 +15,7 @@
 #ifndef LT_TRAIN_COMM_H
 #define LT_TRAIN_COMM_H
 
+#include "base/buffer.h"
 #include "kernels/kernels.h"
 #include "train/launch.h"
 
@@ -27,7 +30,8 @@ typedef struct lt_comm_settings {
     lt_comm_kind kind;         /* lt_comm_choose */
     const lt_backend *backend; /* the device; borrowed */
     const char *identity;      /* text that must be the same on all ranks (version, settings): lines
-                                  "name: value"; compared while opening, first difference told */
+                                  "name: value", each name once; compared while opening, the first
+                                  difference told. NULL: nothing */
     double timeout;       /* seconds without progress after which the watchdog ends the process;
                              0: never */
     const char *log_path; /* file the flight record is appended to; NULL: standard error only */
@@ -67,7 +71,8 @@ lt_status lt_comm_all_gather(lt_comm *comm, lt_tensor part, lt_tensor whole, lt_
                              lt_err *err);
 lt_status lt_comm_broadcast(lt_comm *comm, lt_tensor t, int root, lt_comm_ticket *ticket,
                             lt_err *err);
-/* Operations from now on see the result. On the CPU it waits, on a GPU only the GPU does. */
+/* Operations from now on see the result, and the ticket is zeroed. On the CPU it waits, on a GPU
+ * only the GPU does. */
 lt_status lt_comm_wait(lt_comm *comm, lt_comm_ticket *ticket, lt_err *err);
 
 /* --- On values of the host; these wait -------------------------------------------------------- */
@@ -82,12 +87,13 @@ lt_status lt_comm_gather_bytes(lt_comm *comm, const void *mine, size_t bytes, vo
 lt_status lt_comm_share_text(lt_comm *comm, const char *text, char **out, lt_err *err);
 
 /* All ranks get the same answer: LT_OK when all have LT_OK, else the status and message of the
- * lowest rank that has not, "rank N (host): " in front when it is not this one's own rank 0. Every
- * `mine` that is not LT_OK has its message in `err`. */
+ * lowest rank that has not, "rank N (host): " in front when that is not rank 0. Every `mine` that
+ * is not LT_OK has its message in `err`. */
 lt_status lt_comm_agree(lt_comm *comm, lt_status mine, lt_err *err);
 
 /* Compares the hash of all collectives so far (operation, dtype, count) between the ranks.
- * LT_ERR_INTERNAL naming the ranks that differ; the flight record is written. */
+ * LT_ERR_INTERNAL naming the ranks that differ from most; each writes its flight record to the log.
+ */
 lt_status lt_comm_check_sequence(lt_comm *comm, lt_err *err);
 
 /* --- Failing ---------------------------------------------------------------------------------- */
@@ -102,11 +108,15 @@ enum { LT_EXIT_WATCHDOG = 76 };
 
 /* --- Watchdog --------------------------------------------------------------------------------- */
 
-/* What is being done: "step 12: forward". Any change of step or phase, and any collective begun or
- * ended, is progress. `phase` is a string literal. */
+/* What is being done: "forward" in step 12 (0: before the first). Each call, and each collective
+ * begun or ended, is progress; until the second step has begun, three timeouts are fine without
+ * any. `phase` is a string literal. */
 void lt_comm_heartbeat(lt_comm *comm, int64_t step, const char *phase);
-/* The last collectives, one line each, newest last: "#381 all_reduce f32 x 1024, begun, not ended,
- * 3.2 s". Appended. */
+/* Until the next heartbeat, so many seconds without progress are fine beyond the timeout: for work
+ * that takes long and is none of the collectives'. */
+void lt_comm_allow(lt_comm *comm, double seconds);
+/* The last collectives, one line each, newest last: "#381 all_reduce f32 x 1024, begun 3.200 s ago,
+ * not ended", or "took 0.812 ms". Appended. */
 lt_status lt_comm_flight_record(const lt_comm *comm, lt_buffer *out, lt_err *err);
 
 #endif
