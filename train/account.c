@@ -62,7 +62,9 @@ static lt_status give_up(const lt_trainer *t, int64_t step, lt_err *err)
 lt_status lt_trainer_account(lt_trainer *t, lt_err *err)
 {
     int count;
-    LT_TRY(lt_results_read(&t->results, &count, err));
+    bool stop = lt_stop_requested();
+    LT_TRY(lt_results_read(&t->results, &count, &stop, err));
+    t->stop_agreed = t->stop_agreed || (count > 0 && stop);
     for (int i = 0; i < count; i++) {
         lt_step_info *info = &t->results.steps[i];
         account(t, info);

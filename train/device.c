@@ -13,11 +13,21 @@ static bool is(const char *word, const char *name)
     return strcmp(word ? word : "auto", name) == 0;
 }
 
-/* "cuda" or "cuda:N". */
-static bool parse_cuda(const char *device, int *index)
+/* One GPU for each process, or, with fewer, several for one: whether that will do is for those to
+ * say who connect them. */
+static int gpu_of(int local_rank, int first)
 {
-    *index = 0;
-    if (is(device, "cuda")) return true;
+    lt_cuda_machine machine;
+    if (local_rank == 0 || lt_cuda_probe(&machine, NULL) != LT_OK) return first;
+    return (first + local_rank) % machine.gpu_count;
+}
+
+/* "cuda" or "cuda:N". */
+static bool parse_cuda(const char *device, int local_rank, int *index)
+{
+    bool any = is(device, "cuda");
+    *index = any ? gpu_of(local_rank, 0) : 0;
+    if (any) return true;
     if (!device || strncmp(device, "cuda:", 5) != 0) return false;
     const char *digits = device + 5;
     size_t length = strspn(digits, "0123456789");
@@ -67,14 +77,16 @@ lt_status lt_device_open(const lt_device_choice *choice, lt_device_opened *out, 
     int index;
     *out = (lt_device_opened){0};
     if (is(choice->device, "cpu")) return open_cpu(choice, "", out, err);
-    if (parse_cuda(choice->device, &index)) return open_cuda(choice, index, out, err);
+    if (parse_cuda(choice->device, choice->local_rank, &index))
+        return open_cuda(choice, index, out, err);
     if (!is(choice->device, "auto"))
         return lt_fail(err, LT_ERR_USAGE,
                        "--device %s: there are auto, cpu, cuda and, for another GPU than the "
                        "first, cuda:1 and so on",
                        choice->device);
     lt_err why = {0};
-    if (lt_cuda_choose(&index, &why) == LT_OK) return open_cuda(choice, index, out, err);
+    if (lt_cuda_choose(&index, &why) == LT_OK)
+        return open_cuda(choice, gpu_of(choice->local_rank, index), out, err);
     LT_TRY(open_cpu(choice, why.message, out, err));
     snprintf(out->note, sizeof out->note, "no GPU: %s", why.message);
     return LT_OK;

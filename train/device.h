@@ -11,6 +11,8 @@ typedef struct lt_device_choice {
     const char *dtype;  /* of weights and activations: "auto", "float32", "bfloat16" */
     const char *matmul; /* of a GPU: "auto", "native", "cublas" */
     int threads;        /* of the CPU; 0: OMP_NUM_THREADS or all cores */
+    int local_rank;     /* of several processes on this machine: which GPU "auto" and "cuda" mean,
+                           counted from the one that they mean alone */
     bool plan_only;     /* a GPU that can not be used is planned for as if it could */
 } lt_device_choice;
 

@@ -96,7 +96,8 @@ done:
 }
 
 /* Plain text has no prompts, and a model without a stop token no end: samples are an extra, and
- * their failing is only told. */
+ * their failing is only told. All processes write the same answers, since the weights may be
+ * divided among them; the first one tells. */
 static void show_samples(lt_trainer *t)
 {
     lt_err err = {0};
@@ -107,19 +108,43 @@ static void show_samples(lt_trainer *t)
 /* --- Held-out loss -----------------------------------------------------------------------------
  */
 
+/* Adds one batch of this process; without rows it has the weights of others to hand on. */
+static lt_status evaluate_batch(lt_trainer *t, lt_loss *loss, lt_err *err)
+{
+    lt_batch batch;
+    LT_TRY(lt_loader_next(t->eval_loader, &batch, err));
+    return lt_model_evaluate(t->model, t->workspace, &batch, loss, NULL, err);
+}
+
+/* Whether nobody wants to stop. */
+static lt_status agree_to_go_on(lt_trainer *t, bool *go_on, lt_err *err)
+{
+    double wishes = lt_stop_requested() ? 1 : 0;
+    LT_TRY(lt_comm_sum(t->comm, &wishes, 1, err));
+    *go_on = wishes == 0;
+    return LT_OK;
+}
+
+static lt_status add_up_processes(lt_trainer *t, lt_loss *loss, lt_err *err)
+{
+    double all[3] = {loss->sum, (double)loss->tokens, (double)loss->correct};
+    LT_TRY(lt_comm_sum(t->comm, all, 3, err));
+    *loss = (lt_loss){.sum = all[0], .tokens = (int64_t)all[1], .correct = (int64_t)all[2]};
+    return LT_OK;
+}
+
+/* Each process evaluates its rows; all have the same number of batches. */
 static lt_status held_out_loss(lt_trainer *t, lt_loss *loss, bool *finished, lt_err *err)
 {
     const lt_loader_position start = {0, 0};
     int64_t batches = lt_loader_batches_per_epoch(t->eval_loader);
     LT_TRY(lt_loader_seek(t->eval_loader, start, err));
     for (int64_t i = 0; i < batches && *finished; i++) {
-        lt_batch batch;
-        LT_TRY(lt_loader_next(t->eval_loader, &batch, err));
-        if (batch.rows > 0)
-            LT_TRY(lt_model_evaluate(t->model, t->workspace, &batch, loss, NULL, err));
-        *finished = !lt_stop_requested();
+        lt_comm_heartbeat(t->comm, t->state.step, "evaluation");
+        LT_TRY(evaluate_batch(t, loss, err));
+        LT_TRY(agree_to_go_on(t, finished, err));
     }
-    return LT_OK;
+    return *finished ? add_up_processes(t, loss, err) : LT_OK;
 }
 
 /* best/ holds the model of the lowest held-out loss that could be saved. */
@@ -169,6 +194,7 @@ lt_status lt_trainer_evaluate(lt_trainer *t, bool *finished, lt_err *err)
     lt_loss loss = {0};
     double begin = lt_seconds();
     *finished = true;
+    LT_TRY(lt_sharder_finish_weights(t->sharder, err));
     LT_TRY(held_out_loss(t, &loss, finished, err));
     if (!*finished) return LT_OK;
     double mean = loss.sum / (double)loss.tokens;

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "train/trainer.h"
 
@@ -106,17 +107,34 @@ static void complain(lt_trainer *trainer, lt_status status, const lt_err *err)
     if (status != LT_OK) lt_notice(trainer, NULL, "warning: %s; going on without it", err->message);
 }
 
+static void open_rank_log(lt_trainer *trainer)
+{
+    const lt_launch_place *place = &trainer->place;
+    char title[160];
+    lt_buffer path = {0};
+    lt_err err = {0};
+    snprintf(title, sizeof title, "rank %d of %d on %s, process %ld", place->rank,
+             place->world_size, place->host, (long)getpid());
+    lt_status status = lt_together_log_path(trainer, &path, &err);
+    if (status == LT_OK)
+        status = lt_rank_log_open(path.data, title, &trainer->files[LT_FILE_RANK_LOG], &err);
+    complain(trainer, status, &err);
+    lt_buffer_free(&path);
+}
+
 void lt_open_file_observers(lt_trainer *trainer)
 {
     const char *output = trainer->settings.output;
     bool resumed = trainer->checkpoint.size > 0;
+    lt_train_observer *files = trainer->files;
     lt_err err = {0};
-    complain(
-        trainer,
-        lt_log_jsonl_open(output, resumed, trainer->state.step, &trainer->files[LT_FILE_LOG], &err),
-        &err);
-    complain(trainer, lt_tensorboard_open(output, &trainer->files[LT_FILE_EVENTS], &err), &err);
-    complain(trainer, lt_report_open(output, &trainer->files[LT_FILE_REPORT], &err), &err);
+    if (trainer->place.world_size > 1) open_rank_log(trainer);
+    if (!trainer->is_main) return;
+    complain(trainer,
+             lt_log_jsonl_open(output, resumed, trainer->state.step, &files[LT_FILE_LOG], &err),
+             &err);
+    complain(trainer, lt_tensorboard_open(output, &files[LT_FILE_EVENTS], &err), &err);
+    complain(trainer, lt_report_open(output, &files[LT_FILE_REPORT], &err), &err);
 }
 
 void lt_close_file_observers(lt_trainer *trainer)
@@ -124,4 +142,5 @@ void lt_close_file_observers(lt_trainer *trainer)
     lt_report_close(&trainer->files[LT_FILE_REPORT]);
     lt_tensorboard_close(&trainer->files[LT_FILE_EVENTS]);
     lt_log_jsonl_close(&trainer->files[LT_FILE_LOG]);
+    lt_rank_log_close(&trainer->files[LT_FILE_RANK_LOG]);
 }

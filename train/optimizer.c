@@ -117,7 +117,7 @@ static lt_status reserve(lt_arena *arena, lt_memory memory, lt_err *err)
 
 static lt_status allocate(lt_optimizer *o, const lt_model *model, lt_err *err)
 {
-    int64_t count = model->gradient_count;
+    int64_t count = lt_model_own_count(model);
     for (int real = 0; real < 2; real++) { /* once to measure */
         if (real) {
             LT_TRY(reserve(&o->state, o->backend->memory, err));
@@ -148,24 +148,16 @@ static lt_status fill_with_zero_codes(const lt_optimizer *o, lt_err *err)
     return status;
 }
 
-static lt_tensor segment_weights(const lt_optimizer *o, const lt_model *model, const lt_segment *s)
+static lt_status fill_master(const lt_optimizer *o, const lt_own_piece *piece, lt_err *err)
 {
-    /* the others lie behind the first */
-    return lt_tensor_1d(model->params[s->first_param].weight.data, o->device->real, s->count);
-}
-
-static lt_status fill_master(const lt_optimizer *o, const lt_model *model, const lt_segment *s,
-                             lt_err *err)
-{
-    lt_tensor weights = segment_weights(o, model, s);
-    int64_t most = o->cpu ? o->settings.chunk : s->count;
-    for (int64_t first = 0; first < s->count; first += most) {
-        int64_t count = lt_min_i64(most, s->count - first);
+    int64_t most = o->cpu ? o->settings.chunk : piece->count;
+    for (int64_t first = 0; first < piece->count; first += most) {
+        int64_t count = lt_min_i64(most, piece->count - first);
         lt_convert_args convert = {
-            .x = lt_tensor_slice(weights, 0, first, count),
-            .y = lt_tensor_slice(o->master, 0, s->gradient_offset + first, count)};
+            .x = lt_tensor_slice(piece->weights, 0, first, count),
+            .y = lt_tensor_slice(o->master, 0, piece->state_offset + first, count)};
         if (o->cpu) {
-            size_t bytes = (size_t)count * lt_dtype_size(weights.dtype);
+            size_t bytes = (size_t)count * lt_dtype_size(piece->weights.dtype);
             LT_TRY(
                 o->device->download(o->device, o->staged_weight.data, convert.x.data, bytes, err));
             convert.x = lt_tensor_slice(o->staged_weight, 0, 0, count);
@@ -182,7 +174,8 @@ lt_status lt_optimizer_create(const lt_model *model, const lt_optimizer_settings
     *out = (lt_optimizer){0};
     if (model->gradient_count == 0)
         return lt_fail(err, LT_ERR_USAGE, "the model has no trainable parameters");
-    *out = describe(settings, model->backend, model->gradient_count);
+    *out = describe(settings, model->backend, lt_model_own_count(model));
+    LT_TRY(lt_model_own_pieces(model, &out->pieces, &out->piece_count, err));
     if (settings->offload) {
         const lt_backend_settings cpu = {.threads = settings->threads};
         LT_TRY_GOTO(status, lt_backend_create(&cpu, &out->cpu, err), done);
@@ -190,8 +183,8 @@ lt_status lt_optimizer_create(const lt_model *model, const lt_optimizer_settings
     }
     LT_TRY_GOTO(status, allocate(out, model, err), done);
     if (settings->kind == LT_ADAMW_8BIT) LT_TRY_GOTO(status, fill_with_zero_codes(out, err), done);
-    for (int i = 0; i < model->segment_count && has_master(out); i++)
-        LT_TRY_GOTO(status, fill_master(out, model, &model->segments[i], err), done);
+    for (int i = 0; i < out->piece_count && has_master(out); i++)
+        LT_TRY_GOTO(status, fill_master(out, &out->pieces[i], err), done);
 done:
     if (status != LT_OK) lt_optimizer_free(out);
     return status;
@@ -203,28 +196,39 @@ void lt_optimizer_free(lt_optimizer *optimizer)
     lt_arena_release(&optimizer->scratch);
     lt_arena_release(&optimizer->staging);
     lt_backend_free(optimizer->cpu);
+    free(optimizer->pieces);
     *optimizer = (lt_optimizer){0};
 }
 
 /* --- The step ----------------------------------------------------------------------------------
  */
 
-static lt_status clip(const lt_optimizer *o, const lt_model *model, const lt_optimizer_step *step,
-                      lt_err *err)
+/* Gradients that are whole lie together, gaps and all; of divided ones, what is not this process's,
+ * and what is not trained, may hold anything. */
+lt_status lt_optimizer_sum_squares(lt_optimizer *o, const lt_model *model, lt_err *err)
 {
     const lt_backend *device = o->device;
-    LT_TRY(lt_zero(device, &(lt_zero_args){.y = o->squares}, err));
-    const lt_sum_squares_args sum = {
+    lt_sum_squares_args sum = {
         .x = lt_tensor_1d(model->gradients.base, model->gradient_dtype, model->gradient_count),
         .result = o->squares};
-    LT_TRY(lt_sum_squares(device, &sum, err));
-    const lt_clip_scale_args scale = {.sum_squares = sum.result,
+    LT_TRY(lt_zero(device, &(lt_zero_args){.y = o->squares}, err));
+    if (o->m.shape[0] == model->gradient_count) return lt_sum_squares(device, &sum, err);
+    for (int i = 0; i < o->piece_count; i++) {
+        sum.x = o->pieces[i].gradient;
+        LT_TRY(lt_sum_squares(device, &sum, err));
+    }
+    return LT_OK;
+}
+
+static lt_status clip(const lt_optimizer *o, const lt_optimizer_step *step, lt_err *err)
+{
+    const lt_clip_scale_args scale = {.sum_squares = o->squares,
                                       .norm = step->norm,
                                       .scale = o->scale,
                                       .loss = step->loss,
-                                      .gradient_scale = step->gradient_scale,
+                                      .tokens = step->tokens,
                                       .max_norm = step->max_grad_norm};
-    return lt_clip_scale(device, &scale, err);
+    return lt_clip_scale(o->device, &scale, err);
 }
 
 static lt_tensor block_scales(lt_tensor scales, int64_t offset, int64_t count)
@@ -234,10 +238,11 @@ static lt_tensor block_scales(lt_tensor scales, int64_t offset, int64_t count)
                            (count - 1) / LT_QUANTISED_BLOCK + 1);
 }
 
-/* Of `count` elements of the state from `offset` on; weights and gradient are the caller's. */
-static lt_adamw_args adamw_args(const lt_optimizer *o, const lt_optimizer_step *step, bool decay,
-                                int64_t offset, int64_t count)
+/* Elements `first` .. `first` + `count` of the piece; weights and gradient are the caller's. */
+static lt_adamw_args adamw_args(const lt_optimizer *o, const lt_optimizer_step *step,
+                                const lt_own_piece *piece, int64_t first, int64_t count)
 {
+    int64_t offset = piece->state_offset + first;
     return (lt_adamw_args){.m = lt_tensor_slice(o->m, 0, offset, count),
                            .v = lt_tensor_slice(o->v, 0, offset, count),
                            .m_scale = block_scales(o->m_scale, offset, count),
@@ -246,43 +251,38 @@ static lt_adamw_args adamw_args(const lt_optimizer *o, const lt_optimizer_step *
                            .beta1 = step->beta1,
                            .beta2 = step->beta2,
                            .epsilon = step->epsilon,
-                           .weight_decay = decay ? step->weight_decay : 0,
+                           .weight_decay = piece->decay ? step->weight_decay : 0,
                            .step = step->number,
                            .seed = o->settings.seed,
                            .stream = lt_rng_stream(LT_RNG_ROUNDING, (uint64_t)step->number, 0),
-                           .first_element = offset};
+                           .first_element = piece->element + first};
 }
 
-static lt_status step_here(const lt_optimizer *o, const lt_model *model, const lt_segment *s,
+static lt_status step_here(const lt_optimizer *o, const lt_own_piece *piece,
                            const lt_optimizer_step *step, lt_err *err)
 {
-    lt_adamw_args args = adamw_args(o, step, s->decay, s->gradient_offset, s->count);
-    const lt_param *first = &model->params[s->first_param];
-    lt_tensor weights = segment_weights(o, model, s);
-    args.weight = weights;
+    lt_adamw_args args = adamw_args(o, step, piece, 0, piece->count);
+    args.weight = piece->weights;
     if (o->master.data) {
-        args.weight = lt_tensor_slice(o->master, 0, s->gradient_offset, s->count);
-        args.rounded = weights;
+        args.weight = lt_tensor_slice(o->master, 0, piece->state_offset, piece->count);
+        args.rounded = piece->weights;
     }
-    args.gradient = lt_tensor_1d(first->gradient.data, model->gradient_dtype, s->count);
+    args.gradient = piece->gradient;
     args.scale = o->scale;
     return lt_adamw(o->device, &args, err);
 }
 
-/* Elements `first` .. `first` + `count` of the segment. */
-static lt_status step_chunk(const lt_optimizer *o, const lt_model *model, const lt_segment *s,
-                            int64_t first, int64_t count, float *scale,
-                            const lt_optimizer_step *step, lt_err *err)
+/* Elements `first` .. `first` + `count` of the piece. */
+static lt_status step_chunk(const lt_optimizer *o, const lt_own_piece *piece, int64_t first,
+                            int64_t count, float *scale, const lt_optimizer_step *step, lt_err *err)
 {
-    int64_t offset = s->gradient_offset + first;
-    size_t gradient_size = lt_dtype_size(model->gradient_dtype);
-    lt_tensor weights = lt_tensor_slice(segment_weights(o, model, s), 0, first, count);
-    lt_adamw_args args = adamw_args(o, step, s->decay, offset, count);
-    LT_TRY(o->device->download(o->device, o->staged_gradient.data,
-                               model->gradients.base + (size_t)offset * gradient_size,
-                               (size_t)count * gradient_size, err));
+    lt_tensor gradient = lt_tensor_slice(piece->gradient, 0, first, count);
+    lt_tensor weights = lt_tensor_slice(piece->weights, 0, first, count);
+    lt_adamw_args args = adamw_args(o, step, piece, first, count);
+    LT_TRY(o->device->download(o->device, o->staged_gradient.data, gradient.data,
+                               (size_t)count * lt_dtype_size(gradient.dtype), err));
     args.gradient = lt_tensor_slice(o->staged_gradient, 0, 0, count);
-    args.weight = lt_tensor_slice(o->master, 0, offset, count);
+    args.weight = lt_tensor_slice(o->master, 0, piece->state_offset + first, count);
     if (weights.dtype != args.weight.dtype)
         args.rounded = lt_tensor_slice(o->staged_weight, 0, 0, count);
     args.scale = lt_tensor_1d(scale, LT_F32, 1);
@@ -292,28 +292,26 @@ static lt_status step_chunk(const lt_optimizer *o, const lt_model *model, const 
                              (size_t)count * lt_dtype_size(weights.dtype), err);
 }
 
-static lt_status step_on_the_host(const lt_optimizer *o, const lt_model *model,
-                                  const lt_optimizer_step *step, lt_err *err)
+static lt_status step_on_the_host(const lt_optimizer *o, const lt_optimizer_step *step, lt_err *err)
 {
     float scale;
     LT_TRY(o->device->download(o->device, &scale, o->scale.data, sizeof scale, err));
     if (!isfinite(scale)) return LT_OK;
-    for (int i = 0; i < model->segment_count; i++) {
-        const lt_segment *s = &model->segments[i];
-        for (int64_t first = 0; first < s->count; first += o->settings.chunk) {
-            int64_t count = lt_min_i64(o->settings.chunk, s->count - first);
-            LT_TRY(step_chunk(o, model, s, first, count, &scale, step, err));
+    for (int i = 0; i < o->piece_count; i++) {
+        const lt_own_piece *piece = &o->pieces[i];
+        for (int64_t first = 0; first < piece->count; first += o->settings.chunk) {
+            int64_t count = lt_min_i64(o->settings.chunk, piece->count - first);
+            LT_TRY(step_chunk(o, piece, first, count, &scale, step, err));
         }
     }
     return LT_OK;
 }
 
-lt_status lt_optimizer_apply(lt_optimizer *o, lt_model *model, const lt_optimizer_step *step,
-                             lt_err *err)
+lt_status lt_optimizer_apply(lt_optimizer *o, const lt_optimizer_step *step, lt_err *err)
 {
-    LT_TRY(clip(o, model, step, err));
-    if (o->cpu) return step_on_the_host(o, model, step, err);
-    for (int i = 0; i < model->segment_count; i++)
-        LT_TRY(step_here(o, model, &model->segments[i], step, err));
+    LT_TRY(clip(o, step, err));
+    if (o->cpu) return step_on_the_host(o, step, err);
+    for (int i = 0; i < o->piece_count; i++)
+        LT_TRY(step_here(o, &o->pieces[i], step, err));
     return LT_OK;
 }

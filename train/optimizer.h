@@ -1,4 +1,4 @@
-/* AdamW over the segments of a model. Private to train/.
+/* AdamW over what this process steps of a model: all of it, or its part. Private to train/.
  *
  * Weights are stepped in f32. Where the model holds them as bf16, the optimizer owns the f32 ones,
  * the master weights, and what the passes read is those, rounded. The state (moments, and master
@@ -34,7 +34,9 @@ typedef struct lt_optimizer {
     const lt_backend *backend; /* whose memory the state is in: `device` or `cpu` */
     lt_backend *cpu;           /* offloaded; else NULL. Owned */
     lt_arena state, scratch, staging;
-    /* The state, laid out as the model's gradients: [gradient_count]. */
+    lt_own_piece *pieces; /* owned: what of the model this process steps */
+    int piece_count;
+    /* The state of what this process steps: [lt_model_own_count]. */
     lt_tensor master;           /* f32; absent where the model's own weights are f32 and here */
     lt_tensor m, v;             /* f32, bf16 or u8 */
     lt_tensor m_scale, v_scale; /* u8: f32 [blocks] */
@@ -47,7 +49,8 @@ typedef struct lt_optimizer {
 
 /* What one step needs to know. */
 typedef struct lt_optimizer_step {
-    double gradient_scale; /* 1 / trained tokens: gradients are sums until here. NaN: do not step */
+    lt_tensor tokens; /* f64 [1] on the device: trained tokens of all processes. Gradients are sums
+                         until they are divided by them; 0: no step */
     double learning_rate, beta1, beta2, epsilon, weight_decay, max_grad_norm;
     int64_t number; /* 1 for the first; steps that were not taken count */
     lt_tensor loss; /* f64 [1] on the device, or absent: one that is not finite is no step */
@@ -73,15 +76,19 @@ lt_status lt_optimizer_create(const lt_model *model, const lt_optimizer_settings
                               lt_optimizer *out, lt_err *err);
 void lt_optimizer_free(lt_optimizer *optimizer);
 
-/* Clips and steps. */
-lt_status lt_optimizer_apply(lt_optimizer *optimizer, lt_model *model,
-                             const lt_optimizer_step *step, lt_err *err);
+/* The squares of the gradients that this process steps, into optimizer->squares, f64 [1] on the
+ * device; where others step the rest, the caller adds theirs before it goes on. */
+lt_status lt_optimizer_sum_squares(lt_optimizer *optimizer, const lt_model *model, lt_err *err);
+/* Clips and steps, by these squares: the weights of the model it was created for. */
+lt_status lt_optimizer_apply(lt_optimizer *optimizer, const lt_optimizer_step *step, lt_err *err);
 
-/* optimizer.safetensors (optimizer_file.c): "m.NAME" and "v.NAME" for every trainable row NAME, in
- * the state's number type; in 8 bits "m_scale" and "v_scale" over all of them; with bf16 weights
- * "master.NAME", f32. Reading a file of another kind, or of other rows, is LT_ERR_FORMAT. */
+/* optimizer.safetensors (optimizer_file.c), the same bytes for any number of processes and level of
+ * sharding, which each write, and read, their own parts: "m.NAME" and "v.NAME" for every trainable
+ * row NAME, in the state's number type; in 8 bits "m_scale" and "v_scale" over all of them; with
+ * bf16 weights "master.NAME", f32. Reading a file of another kind, or of other rows, is
+ * LT_ERR_FORMAT. */
 lt_status lt_optimizer_save(const lt_optimizer *optimizer, const lt_model *model, const char *path,
-                            lt_err *err);
+                            const lt_file_group *group, lt_err *err);
 lt_status lt_optimizer_load(lt_optimizer *optimizer, const lt_model *model, const char *path,
                             lt_err *err);
 

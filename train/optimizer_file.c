@@ -1,4 +1,5 @@
-/* optimizer.safetensors: the optimizer's state in a checkpoint. */
+/* optimizer.safetensors: the optimizer's state in a checkpoint. The file knows nothing of
+ * processes: each writes and reads what it steps, wherever that is in its own state. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 enum {
     NAME_SIZE = 112, /* "master." and a row's name */
     MAX_PARTS = 5,
+    CHUNK = 16 << 20 /* bytes that are fetched at a time */
 };
 
 /* A part of the state, of which every row has its own tensor, or that is one tensor for all. */
@@ -18,15 +20,33 @@ typedef struct part {
     bool by_row;
 } part;
 
+/* A tensor of the file, and what it is made of. */
+typedef struct content {
+    char name[NAME_SIZE];
+    const part *part;
+    const lt_param *param; /* NULL: of all rows, an element for each block of theirs */
+} content;
+
+/* Elements that this process has: where they are in the tensor, and in the state. */
+typedef struct run {
+    int64_t first, state, count;
+} run;
+
 typedef struct contents {
     const lt_optimizer *optimizer;
     const lt_model *model;
     part parts[MAX_PARTS];
     int part_count;
-    lt_safetensors_declaration *tensors; /* owned, as the names */
-    char (*names)[NAME_SIZE];
+    content *list; /* owned, as all below */
+    lt_safetensors_declaration *tensors;
     size_t count;
+    run *runs;
+    int run_count;
+    unsigned char *chunk; /* only to write */
 } contents;
+
+/* --- What is in the file -----------------------------------------------------------------------
+ */
 
 static void add_part(contents *c, const char *name, const lt_tensor *state, bool by_row)
 {
@@ -44,85 +64,177 @@ static void list_parts(contents *c)
     if (o->device->real != LT_F32) add_part(c, "master", &o->master, true);
 }
 
-static void declare_part(contents *c, const part *p)
+static int64_t blocks_of(int64_t elements)
 {
-    if (!p->by_row) {
-        snprintf(c->names[c->count], NAME_SIZE, "%s", p->name);
-        c->tensors[c->count] = (lt_safetensors_declaration){.name = c->names[c->count],
-                                                            .dtype = p->state->dtype,
-                                                            .ndim = 1,
-                                                            .shape = {p->state->shape[0]}};
-        c->count++;
-        return;
-    }
+    return (elements + LT_QUANTISED_BLOCK - 1) / LT_QUANTISED_BLOCK;
+}
+
+/* Elements that a row takes where nothing is divided: that is what scales in the file are of. */
+static int64_t undivided_count(const lt_param *param)
+{
+    int64_t count = param->shape[0] * (param->ndim == 2 ? param->shape[1] : 1);
+    return param->joined ? count : blocks_of(count) * LT_QUANTISED_BLOCK;
+}
+
+static int64_t undivided_total(const lt_model *model)
+{
+    int64_t total = 0;
+    for (int i = 0; i < model->param_count; i++)
+        if (model->params[i].trainable) total += undivided_count(&model->params[i]);
+    return total;
+}
+
+static void declare_scales(contents *c, const part *p)
+{
+    content *content = &c->list[c->count];
+    content->part = p;
+    snprintf(content->name, NAME_SIZE, "%s", p->name);
+    c->tensors[c->count++] =
+        (lt_safetensors_declaration){.name = content->name,
+                                     .dtype = p->state->dtype,
+                                     .ndim = 1,
+                                     .shape = {blocks_of(undivided_total(c->model))}};
+}
+
+static void declare_rows(contents *c, const part *p)
+{
     for (int i = 0; i < c->model->param_count; i++) {
         const lt_param *param = &c->model->params[i];
         if (!param->trainable) continue;
-        snprintf(c->names[c->count], NAME_SIZE, "%s.%s", p->name, param->name);
-        c->tensors[c->count] =
-            (lt_safetensors_declaration){.name = c->names[c->count],
+        content *content = &c->list[c->count];
+        content->part = p;
+        content->param = param;
+        snprintf(content->name, NAME_SIZE, "%s.%s", p->name, param->name);
+        c->tensors[c->count++] =
+            (lt_safetensors_declaration){.name = content->name,
                                          .dtype = p->state->dtype,
                                          .ndim = param->ndim,
                                          .shape = {param->shape[0], param->shape[1]}};
-        c->count++;
     }
 }
 
 /* Names and shapes of everything in the file. */
 static lt_status declare(contents *c, lt_err *err)
 {
-    size_t most = MAX_PARTS * ((size_t)c->model->param_count + 1);
+    size_t rows = (size_t)c->model->param_count, most = MAX_PARTS * (rows + 1);
     list_parts(c);
+    c->list = calloc(most, sizeof *c->list);
     c->tensors = calloc(most, sizeof *c->tensors);
-    c->names = calloc(most, sizeof *c->names);
-    if (!c->tensors || !c->names)
-        return lt_fail_nomem(err, most * (sizeof *c->tensors + sizeof *c->names),
-                             "optimizer names");
+    c->runs = calloc(rows, sizeof *c->runs);
+    if (!c->list || !c->tensors || !c->runs)
+        return lt_fail_nomem(err, most * (sizeof *c->tensors + sizeof *c->list), "optimizer names");
     for (int i = 0; i < c->part_count; i++)
-        declare_part(c, &c->parts[i]);
+        (c->parts[i].by_row ? declare_rows : declare_scales)(c, &c->parts[i]);
     return LT_OK;
 }
 
 static void release(contents *c)
 {
+    free(c->list);
     free(c->tensors);
-    free(c->names);
+    free(c->runs);
+    free(c->chunk);
 }
 
-/* Where the tensor of that name lies in the state, and how many bytes it has. */
-static void *find(const contents *c, const char *name, size_t *bytes)
+/* --- What this process has of it ---------------------------------------------------------------
+ */
+
+/* Together with the one before where both go on from it. */
+static void add_run(contents *c, run r)
 {
-    size_t length = strcspn(name, ".");
-    const part *p = c->parts;
-    while (strlen(p->name) != length || strncmp(p->name, name, length) != 0)
-        p++;
-    size_t size = lt_dtype_size(p->state->dtype);
-    *bytes = (size_t)p->state->shape[0] * size;
-    if (!p->by_row) return p->state->data;
-    const lt_param *param = lt_model_param(c->model, name + length + 1);
-    *bytes = (size_t)(param->shape[0] * (param->ndim == 2 ? param->shape[1] : 1)) * size;
-    return (char *)p->state->data + (size_t)param->gradient_offset * size;
+    run *last = c->run_count > 0 ? &c->runs[c->run_count - 1] : NULL;
+    if (last && r.first == last->first + last->count && r.state == last->state + last->count)
+        last->count += r.count;
+    else
+        c->runs[c->run_count++] = r;
+}
+
+/* Does each process step, and write, its own parts; or do all step everything, so that each writes
+ * some of the tensors? Adapters are whole everywhere. */
+static bool is_divided(const lt_model *model)
+{
+    return model->sharding.level != LT_SHARD_NONE && model->sharding.world_size > 1 &&
+           model->adapter_count == 0;
+}
+
+/* Undivided scales lie in the file as they do here. Rows of a divided model begin with a block,
+ * here as there. */
+static void list_blocks(contents *c)
+{
+    int64_t undivided = 0;
+    if (!is_divided(c->model)) {
+        add_run(c, (run){0, 0, blocks_of(undivided_total(c->model))});
+        return;
+    }
+    for (int i = 0; i < c->model->param_count; i++) {
+        const lt_param *param = &c->model->params[i];
+        if (!param->trainable) continue;
+        int64_t first, count, state;
+        lt_model_own_range(c->model, param, &first, &count, &state);
+        int64_t block = (undivided + first) / LT_QUANTISED_BLOCK;
+        if (count > 0) add_run(c, (run){block, state / LT_QUANTISED_BLOCK, blocks_of(count)});
+        undivided += undivided_count(param);
+    }
+}
+
+static void list_runs(contents *c, const content *content)
+{
+    run r;
+    c->run_count = 0;
+    if (!content->param) {
+        list_blocks(c);
+        return;
+    }
+    lt_model_own_range(c->model, content->param, &r.first, &r.count, &r.state);
+    if (r.count > 0) add_run(c, r);
 }
 
 /* --- Writing -----------------------------------------------------------------------------------
  */
 
-static lt_status copy_out(void *context, const char *name, void *out, lt_err *err)
+static lt_status allocate_chunk(contents *c, lt_err *err)
 {
-    const contents *c = context;
+    c->chunk = malloc(CHUNK);
+    return c->chunk ? LT_OK : lt_fail_nomem(err, CHUNK, "the optimizer's state to be written");
+}
+
+static void write_run(const contents *c, const part *p, const run *r, lt_safetensors_writer *writer,
+                      size_t index)
+{
     const lt_backend *backend = c->optimizer->backend;
-    size_t bytes;
-    const void *data = find(c, name, &bytes);
-    return backend->download(backend, out, data, bytes, err);
+    size_t size = lt_dtype_size(p->state->dtype), bytes = (size_t)r->count * size;
+    const char *from = (const char *)p->state->data + (size_t)r->state * size;
+    for (size_t at = 0; at < bytes; at += CHUNK) {
+        lt_err why = {0};
+        size_t some = bytes - at < CHUNK ? bytes - at : CHUNK;
+        lt_safetensors_note(writer, backend->download(backend, c->chunk, from + at, some, &why),
+                            &why);
+        lt_safetensors_put(writer, index, (uint64_t)r->first * size + at, c->chunk, some);
+    }
+}
+
+static lt_status write_file(contents *c, const char *path, const lt_file_group *group, lt_err *err)
+{
+    lt_safetensors_writer writer;
+    LT_TRY(lt_safetensors_begin(&writer, path, c->tensors, c->count, NULL, group, err));
+    for (size_t i = 0; i < writer.count && writer.status == LT_OK; i++) {
+        if (group && !is_divided(c->model) && writer.dealt[i] != group->rank) continue;
+        const content *content = &c->list[writer.tensors[i] - c->tensors];
+        list_runs(c, content);
+        for (int k = 0; k < c->run_count; k++)
+            write_run(c, content->part, &c->runs[k], &writer, i);
+    }
+    return lt_safetensors_end(&writer, err);
 }
 
 lt_status lt_optimizer_save(const lt_optimizer *optimizer, const lt_model *model, const char *path,
-                            lt_err *err)
+                            const lt_file_group *group, lt_err *err)
 {
     contents c = {.optimizer = optimizer, .model = model};
     lt_status status = declare(&c, err);
-    if (status == LT_OK)
-        status = lt_safetensors_write(path, c.tensors, c.count, NULL, copy_out, &c, err);
+    if (status == LT_OK) status = allocate_chunk(&c, err);
+    status = lt_group_agree(group, status, err);
+    if (status == LT_OK) status = write_file(&c, path, group, err);
     release(&c);
     return status;
 }
@@ -166,9 +278,9 @@ static lt_status check_kind(const contents *c, const lt_safetensors *file, lt_er
                    has_master ? "bfloat16" : "float32", wants_master ? "bfloat16" : "float32");
 }
 
-static lt_status copy_in(const contents *c, const lt_safetensors *file,
-                         const lt_safetensors_declaration *expected, lt_err *err)
+static lt_status copy_in(contents *c, const lt_safetensors *file, size_t index, lt_err *err)
 {
+    const lt_safetensors_declaration *expected = &c->tensors[index];
     const lt_safetensors_entry *entry = lt_safetensors_find(file, expected->name);
     const lt_backend *backend = c->optimizer->backend;
     if (!entry || strcmp(entry->dtype, file_dtype(expected->dtype)) != 0 ||
@@ -178,9 +290,16 @@ static lt_status copy_in(const contents *c, const lt_safetensors *file,
                        "%s: \"%s\" is missing or of another shape: it does not belong to this "
                        "model and these frozen layers",
                        file->path, expected->name);
-    size_t bytes;
-    void *to = find(c, expected->name, &bytes);
-    return backend->upload(backend, to, entry->data, bytes, err);
+    size_t size = lt_dtype_size(expected->dtype);
+    char *state = c->list[index].part->state->data;
+    list_runs(c, &c->list[index]);
+    for (int k = 0; k < c->run_count; k++) {
+        const run *r = &c->runs[k];
+        LT_TRY(backend->upload(backend, state + (size_t)r->state * size,
+                               entry->data + (size_t)r->first * size, (size_t)r->count * size,
+                               err));
+    }
+    return LT_OK;
 }
 
 lt_status lt_optimizer_load(lt_optimizer *optimizer, const lt_model *model, const char *path,
@@ -196,7 +315,7 @@ lt_status lt_optimizer_load(lt_optimizer *optimizer, const lt_model *model, cons
         status = lt_fail(err, LT_ERR_FORMAT, "%s has %zu tensors; %zu are expected", path,
                          file.count, c.count);
     for (size_t i = 0; i < c.count && status == LT_OK; i++)
-        status = copy_in(&c, &file, &c.tensors[i], err);
+        status = copy_in(&c, &file, i, err);
 done:
     lt_safetensors_close(&file);
     release(&c);

@@ -441,6 +441,7 @@ static const lt_option options[] = {
     {.name = "cluster",
      .type = LT_OPTION_STRING,
      .offset = FIELD(cluster),
+     .command_line_only = true,
      .metavar = "NAME,...",
      .help = "With --dry-run: estimate the time of a step on these clusters (8xH100, 64xH100, "
              "512xH100)."},

@@ -2,15 +2,21 @@
  *
  *   checkpoint-STEP/  train_config.yaml  log.jsonl  events.out.tfevents.*  report.html
  *   best/  final/     plain model directories
+ *   logs/             of several processes, one each
  *
- * A run starts in a directory that is not there or empty, goes on in one that holds a checkpoint of
- * its own, and touches nothing else unless it is told to. */
+ * Rank 0 looks after it; all processes write the files of models. A run starts in a directory that
+ * is not there or empty, goes on in one that holds a checkpoint of its own, and touches nothing
+ * else unless it is told to. */
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/fsio.h"
 #include "base/json.h"
 #include "train/trainer.h"
+
+#define SLOWEST_DISK        1e7 /* bytes/s, written, hashed and verified */
+#define BYTES_PER_PARAMETER 16  /* of a checkpoint, at most: weight, master weight, two moments */
 
 /* --- May the run start there? ------------------------------------------------------------------
  */
@@ -129,6 +135,19 @@ static lt_status lock_output(lt_trainer *t, lt_err *err)
     return lt_fail(err, LT_ERR_USAGE, "another lathe train is at work in %s", output);
 }
 
+static bool holds_rank_logs(const char *path)
+{
+    lt_name_list names = {0};
+    bool ours = lt_list_directory(path, &names, NULL) == LT_OK;
+    for (size_t i = 0; i < names.count; i++) {
+        int rank, used = 0;
+        ours = ours && sscanf(names.names[i], "rank-%9d.log%n", &rank, &used) == 1 && used > 0 &&
+               names.names[i][used] == '\0';
+    }
+    lt_name_list_free(&names);
+    return ours;
+}
+
 static bool is_of_a_run(const char *output, const char *name)
 {
     static const char *const files[] = {"log.jsonl", "report.html", LT_TRAIN_CONFIG_FILE};
@@ -138,8 +157,13 @@ static bool is_of_a_run(const char *output, const char *name)
         if (strcmp(name, files[i]) == 0) return true;
     if (lt_path_join(&path, output, name, NULL) != LT_OK) return false;
     bool model = strcmp(name, "best") == 0 || strcmp(name, "final") == 0;
-    bool ours = model ? holds(path.data, LT_TRAINER_STATE_FILE)
-                      : strncmp(name, "checkpoint-", 11) == 0 && lt_is_checkpoint(path.data);
+    bool ours = false;
+    if (model)
+        ours = holds(path.data, LT_TRAINER_STATE_FILE);
+    else if (strcmp(name, "logs") == 0)
+        ours = holds_rank_logs(path.data);
+    else if (strncmp(name, "checkpoint-", 11) == 0)
+        ours = lt_is_checkpoint(path.data);
     lt_buffer_free(&path);
     return ours;
 }
@@ -160,7 +184,7 @@ static lt_status clear_earlier_run(const char *output, lt_err *err)
     return status;
 }
 
-lt_status lt_output_prepare(lt_trainer *t, lt_err *err)
+static lt_status make_ready(lt_trainer *t, lt_err *err)
 {
     const char *output = t->settings.output;
     lt_buffer path = {0};
@@ -175,18 +199,99 @@ lt_status lt_output_prepare(lt_trainer *t, lt_err *err)
     return status;
 }
 
+static lt_status look_for(const lt_trainer *t, const char *mine, lt_err *err)
+{
+    char *name = NULL;
+    lt_status status = lt_comm_share_text(t->comm, mine, &name, err);
+    if (status == LT_OK && !lt_path_exists(name))
+        status = lt_fail(err, LT_ERR_USAGE,
+                         "--output %s is not the directory that rank 0 has under that name: give "
+                         "one on a disk that all processes share, by its full path",
+                         t->settings.output);
+    free(name);
+    return lt_group_agree(t->group, status, err);
+}
+
+/* All processes write their parts of checkpoints there. A file tells whether it is one directory,
+ * under a name that never was, so that no host knows it from before. */
+static lt_status check_is_shared(const lt_trainer *t, lt_err *err)
+{
+    lt_buffer path = {0};
+    lt_new_file probe = {0};
+    lt_status status = LT_OK;
+    if (t->is_main) status = lt_path_join(&path, t->settings.output, "shared", err);
+    if (t->is_main && status == LT_OK) status = lt_new_file_begin(&probe, path.data, err);
+    status = lt_group_agree(t->group, status, err);
+    if (status == LT_OK) status = look_for(t, probe.temporary, err);
+    lt_new_file_abort(&probe);
+    lt_buffer_free(&path);
+    return status;
+}
+
+lt_status lt_output_prepare(lt_trainer *t, lt_err *err)
+{
+    lt_status status = t->is_main ? make_ready(t, err) : LT_OK;
+    LT_TRY(lt_group_agree(t->group, status, err));
+    return t->group ? check_is_shared(t, err) : LT_OK;
+}
+
 /* --- Models ------------------------------------------------------------------------------------
  */
+
+static lt_status write_weights(const lt_trainer *t, const char *directory, lt_dtype dtype,
+                               bool state, lt_err *err)
+{
+    if (t->adapter)
+        return t->is_main ? lt_adapter_save(t->model, t->adapter, directory, dtype, state, err)
+                          : LT_OK;
+    lt_status status = lt_sharder_finish_weights(t->sharder, err);
+    LT_TRY(lt_group_agree(t->group, status, err));
+    return lt_model_save_together(t->model, directory, dtype, t->group, err);
+}
 
 lt_status lt_write_model_files(const lt_trainer *t, const char *directory, lt_dtype dtype,
                                bool state, lt_err *err)
 {
-    if (t->adapter)
-        LT_TRY(lt_adapter_save(t->model, t->adapter, directory, dtype, state, err));
-    else
-        LT_TRY(lt_model_save(t->model, directory, dtype, err));
-    LT_TRY(lt_tokenizer_save(lt_dataset_tokenizer(t->dataset), directory, err));
-    return lt_model_notes_save(&t->notes, directory, err);
+    lt_status status = write_weights(t, directory, dtype, state, err);
+    if (status == LT_OK && t->is_main)
+        status = lt_tokenizer_save(lt_dataset_tokenizer(t->dataset), directory, err);
+    if (status == LT_OK && t->is_main) status = lt_model_notes_save(&t->notes, directory, err);
+    return lt_group_agree(t->group, status, err);
+}
+
+static lt_status fill_together(const lt_trainer *t, const char *temporary, lt_fill_directory fill,
+                               lt_err *err)
+{
+    char *directory = NULL;
+    lt_status status = lt_comm_share_text(t->comm, temporary, &directory, err);
+    status = lt_group_agree(t->group, status, err);
+    if (status == LT_OK) status = fill(t, directory, err);
+    free(directory);
+    return status;
+}
+
+/* Here a process may wait for the disk of another, or for rank 0 to read all files again, much
+ * longer than for a step. */
+static void allow_for_disks(const lt_trainer *t)
+{
+    double bytes = (double)t->plan.model.parameters * BYTES_PER_PARAMETER;
+    lt_comm_heartbeat(t->comm, t->state.step, "saving");
+    lt_comm_allow(t->comm, bytes / SLOWEST_DISK);
+}
+
+lt_status lt_output_make_directory(const lt_trainer *t, const char *path, lt_fill_directory fill,
+                                   lt_err *err)
+{
+    lt_new_directory directory = {0};
+    allow_for_disks(t);
+    lt_status status = t->is_main ? lt_new_directory_begin(&directory, path, err) : LT_OK;
+    status = lt_group_agree(t->group, status, err);
+    if (status == LT_OK) status = fill_together(t, directory.temporary, fill, err);
+    /* it is seen when all have done their part, and not before */
+    status = lt_group_agree(t->group, status, err);
+    if (status == LT_OK && t->is_main) status = lt_new_directory_commit(&directory, true, err);
+    lt_new_directory_abort(&directory);
+    return lt_group_agree(t->group, status, err);
 }
 
 static json_t *path_or_null(const lt_trainer *t, bool known)
@@ -231,21 +336,18 @@ static lt_dtype saved_dtype(const char *name)
     return strcmp(name, "float16") == 0 ? LT_F16 : LT_F32;
 }
 
+static lt_status fill_model(const lt_trainer *t, const char *directory, lt_err *err)
+{
+    LT_TRY(lt_write_model_files(t, directory, saved_dtype(t->settings.save_dtype), false, err));
+    return t->is_main ? lt_write_trainer_state(t, directory, err) : LT_OK;
+}
+
 lt_status lt_output_save_model(lt_trainer *t, const char *name, lt_err *err)
 {
     lt_buffer path = {0};
-    lt_new_directory directory = {0};
-    lt_status status;
-    LT_TRY_GOTO(status, lt_path_join(&path, t->settings.output, name, err), done);
-    LT_TRY_GOTO(status, lt_new_directory_begin(&directory, path.data, err), done);
-    LT_TRY_GOTO(status,
-                lt_write_model_files(t, directory.temporary, saved_dtype(t->settings.save_dtype),
-                                     false, err),
-                done);
-    LT_TRY_GOTO(status, lt_write_trainer_state(t, directory.temporary, err), done);
-    status = lt_new_directory_commit(&directory, true, err);
-done:
-    if (status != LT_OK) lt_new_directory_abort(&directory);
+    lt_status status = lt_path_join(&path, t->settings.output, name, err);
+    status = lt_group_agree(t->group, status, err);
+    if (status == LT_OK) status = lt_output_make_directory(t, path.data, fill_model, err);
     lt_buffer_free(&path);
     return status;
 }

@@ -2,7 +2,10 @@
 
 #include <math.h>
 
+#include "base/checked.h"
 #include "train/trainer.h"
+
+#define SECONDS_UNREAD 1.0
 
 static void carve(lt_step_results *r)
 {
@@ -20,9 +23,10 @@ uint64_t lt_results_plan(void)
     return measured.arena.used;
 }
 
-lt_status lt_results_create(const lt_backend *backend, lt_step_results *out, lt_err *err)
+lt_status lt_results_create(const lt_backend *backend, lt_comm *comm, lt_step_results *out,
+                            lt_err *err)
 {
-    *out = (lt_step_results){.backend = backend};
+    *out = (lt_step_results){.backend = backend, .comm = comm, .per_second = 1};
     LT_TRY(
         lt_arena_reserve(&out->arena, "results of steps", lt_results_plan(), backend->memory, err));
     carve(out);
@@ -43,7 +47,38 @@ lt_step_info *lt_results_begin_step(lt_step_results *r, lt_step_slot *slot)
     return &r->steps[r->count];
 }
 
-lt_status lt_results_read(lt_step_results *r, int *count, lt_err *err)
+bool lt_results_are_due(const lt_step_results *r)
+{
+    if (r->count == 0) return false;
+    if (r->count == LT_MAX_UNREAD_STEPS) return true;
+    if (lt_comm_size(r->comm) == 1) return lt_seconds() - r->begin >= SECONDS_UNREAD;
+    return r->count >= r->per_second;
+}
+
+/* One exchange: each step's counts, then the seconds of all steps, then who wants to stop. Whole
+ * numbers this small are exact as doubles. */
+static lt_status add_up_processes(lt_step_results *r, double *seconds, bool *stop, lt_err *err)
+{
+    double all[3 * LT_MAX_UNREAD_STEPS + 2], *end = &all[3 * r->count];
+    for (int i = 0; i < r->count; i++) {
+        all[3 * i] = (double)r->steps[i].input_tokens;
+        all[3 * i + 1] = (double)r->steps[i].trained_tokens;
+        all[3 * i + 2] = r->steps[i].flops;
+    }
+    end[0] = *seconds;
+    end[1] = *stop ? 1 : 0;
+    LT_TRY(lt_comm_sum(r->comm, all, 3 * r->count + 2, err));
+    for (int i = 0; i < r->count; i++) {
+        r->steps[i].input_tokens = (int64_t)all[3 * i];
+        r->steps[i].trained_tokens = (int64_t)all[3 * i + 1];
+        r->steps[i].flops = all[3 * i + 2];
+    }
+    *seconds = end[0] / lt_comm_size(r->comm);
+    *stop = end[1] > 0;
+    return lt_comm_check_sequence(r->comm, err);
+}
+
+lt_status lt_results_read(lt_step_results *r, int *count, bool *stop, lt_err *err)
 {
     double totals[LT_MAX_UNREAD_STEPS][3];
     float norms[LT_MAX_UNREAD_STEPS];
@@ -53,8 +88,9 @@ lt_status lt_results_read(lt_step_results *r, int *count, lt_err *err)
     if (steps == 0) return LT_OK;
     LT_TRY(backend->download(backend, totals, r->totals.data, steps * sizeof totals[0], err));
     LT_TRY(backend->download(backend, norms, r->norms.data, steps * sizeof norms[0], err));
-    /* the device's time, which the host can not divide among them */
-    const double seconds = (lt_seconds() - r->begin) / (double)steps;
+    double seconds = lt_seconds() - r->begin;
+    LT_TRY(add_up_processes(r, &seconds, stop, err));
+    seconds /= (double)steps; /* the device's time, which the host can not divide among them */
     for (size_t i = 0; i < steps; i++) {
         lt_step_info *info = &r->steps[i];
         info->loss = totals[i][0] / totals[i][1];
@@ -63,6 +99,8 @@ lt_status lt_results_read(lt_step_results *r, int *count, lt_err *err)
         info->taken = isfinite(norms[i]);
         info->seconds = seconds;
     }
+    double per_second = SECONDS_UNREAD / fmax(seconds, SECONDS_UNREAD / LT_MAX_UNREAD_STEPS);
+    r->per_second = (int)lt_max_i64((int64_t)per_second, 1);
     *count = r->count;
     r->count = 0;
     return LT_OK;

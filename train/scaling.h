@@ -1,56 +1,84 @@
 /* How long a step takes on many devices, before there are any: compute, reduce-scatter, all-gather,
  * what of them hides behind the compute, and the links they go over. Pure arithmetic.
  *
- * Collectives on a ring of n: reduce-scatter and all-gather of b bytes take (n - 1) / n * b /
- * bandwidth + (n - 1) * latency (Thakur et al., 2005); on several hosts the slowest link of the
- * ring counts: a host's share of the network, divided among its devices' rings as NCCL does. */
+ * Collectives are NCCL's rings. Reduce-scatter and all-gather of b bytes among n devices take
+ * (n - 1) / n * b / bandwidth and n - 1 hops' latency, all-reduce twice that (Thakur et al., 2005).
+ * With several hosts every network card has a ring of its own, which leaves the host once: the
+ * rings together are as fast as a device's link, or as all cards of a host, whichever is less. A
+ * hop is within a host, or one of (hosts - 1) between them. An all-reduce's latency is that of a
+ * tree over the hosts where that is less.
+ *
+ * Two streams, each in its own order, as train/shard.c uses them: the passes, unit by unit, and the
+ * collectives; a pass waits for the collective whose result it reads or whose room it writes. */
 #ifndef LT_TRAIN_SCALING_H
 #define LT_TRAIN_SCALING_H
 
 #include "base/buffer.h"
 #include "model/model.h"
 
+/* All rates are per second, of one device and direction; all times in seconds. */
 typedef struct lt_cluster {
     const char *name; /* "8xH100", "64xH100", "512xH100": what --cluster takes */
-    const char
-        *text; /* "8 hosts of 8 H100 SXM, NVLink inside, 400 Gb/s InfiniBand per GPU between" */
+    const char *text; /* what it is made of, one line */
     int devices, devices_per_host;
-    double flops;              /* of one device, dense bf16 peak, per second */
-    double compute_efficiency; /* share of it that one device alone reaches */
-    double link_bandwidth;     /* bytes/s per device and direction within a host */
-    double host_bandwidth;     /* bytes/s per device and direction between hosts */
-    double latency;            /* seconds per ring step */
-    uint64_t memory;           /* bytes of one device */
+    double flops;              /* dense bf16 peak */
+    double compute_efficiency; /* share of it that a device alone reaches in training */
+    double memory_bandwidth;   /* bytes, as reached */
+    double link_bandwidth;     /* bytes within a host, as reached by collectives */
+    double host_bandwidth;     /* bytes between hosts, of the device's share of network cards */
+    double call_latency;       /* of any collective, before its first hop */
+    double link_latency, host_latency; /* of a hop */
+    bool overlaps;   /* collectives run beside the passes; false: the same processor does both */
+    uint64_t memory; /* bytes of one device */
 } lt_cluster;
 
 /* Ends with a NULL name. */
 extern const lt_cluster lt_clusters[];
 const lt_cluster *lt_cluster_by_name(const char *name); /* NULL: none */
 
-/* What one step of one process does. Bytes: of a whole unit, all blocks alike. */
+/* A unit of the model: embeddings, a block, final norm and head. */
+typedef struct lt_unit_work {
+    double forward, backward; /* floating-point operations of a micro-batch; recomputing is part of
+                                 backward */
+    double weight_bytes;      /* exchanged when gathered */
+    double gradient_bytes;    /* exchanged when reduced; 0: frozen */
+} lt_unit_work;
+
+/* What one step of one process does. */
 typedef struct lt_step_work {
     lt_shard shard;
-    bool is_adapter; /* one all-reduce of gradient_bytes at the end, no unit traffic */
+    int64_t micro_batches; /* gradient_accumulation_steps */
     int64_t layers;
-    int micro_batches;                    /* gradient_accumulation_steps */
-    double flops_forward, flops_backward; /* of one micro-batch, all blocks, recompute included */
-    double block_weight_bytes, ends_weight_bytes;     /* exchanged when gathered */
-    double block_gradient_bytes, ends_gradient_bytes; /* exchanged when reduced */
-    double optimizer_bytes;  /* read and written by this process's optimizer */
-    double memory_bandwidth; /* bytes/s; 0: the optimizer takes no time */
+    int64_t first_trained;                /* block that backward ends with; 0: embeddings too */
+    lt_unit_work embeddings, block, head; /* blocks below first_trained have no backward */
+    bool tied; /* the head's matrix is the embeddings', whose weights then stay all step long */
+    double adapter_bytes;   /* gradients of an adapter: one all-reduce */
+    double optimizer_bytes; /* read and written */
+    double tokens;          /* input tokens */
+    uint64_t memory;        /* bytes on the device */
 } lt_step_work;
 
 typedef struct lt_step_time {
-    double compute, communication, exposed, optimizer, total; /* seconds; exposed: not hidden */
-    double efficiency; /* total of one device doing the same work / total */
-    const char *limit; /* "compute", "link", "network", "latency": what more of would help most */
+    double compute;       /* of the passes */
+    double communication; /* of all collectives */
+    double exposed;       /* of them, what the passes wait for: never more */
+    double optimizer;
+    double total;      /* compute + exposed + optimizer */
+    double efficiency; /* 1 - exposed / total: what it would be with links of no cost is 1 */
+    const char *limit; /* "compute", "memory", "link", "network" or "latency": the one which, made
+                          twice as good, shortens the step most */
 } lt_step_time;
 
 lt_step_time lt_predict_step(const lt_cluster *cluster, const lt_step_work *work);
 
-/* The table that --dry-run prints: a line per cluster. Appended. */
-lt_status lt_describe_scaling(const lt_step_work *work, const lt_cluster *const *clusters,
-                              int count, double tokens_per_step_and_device, lt_buffer *out,
-                              lt_err *err);
+/* One line of the table that --dry-run prints. */
+typedef struct lt_scaling_row {
+    const lt_cluster *cluster;
+    lt_step_work work; /* with that many processes */
+    char advice[160];  /* a line of its own below the table; "": none */
+} lt_scaling_row;
+
+/* Appended to *out. */
+lt_status lt_describe_scaling(const lt_scaling_row *rows, int count, lt_buffer *out, lt_err *err);
 
 #endif

@@ -12,22 +12,33 @@
 /* --- Batch and length --------------------------------------------------------------------------
  */
 
-static lt_status resolve_batch(lt_train_settings *s, lt_err *err)
+/* " times 4 processes": what a global batch is divided by too. */
+static const char *times_processes(const lt_trainer *t, char text[48])
 {
-    int64_t rows = s->micro_batch_size, global = s->global_batch_size;
+    snprintf(text, 48, " times %lld processes", (long long)t->world_size);
+    return t->world_size > 1 ? text : "";
+}
+
+static lt_status resolve_batch(lt_trainer *t, lt_err *err)
+{
+    char processes[48];
+    lt_train_settings *s = &t->settings;
+    int64_t rows = s->micro_batch_size * t->world_size, global = s->global_batch_size;
     if (s->gradient_accumulation_steps == 0) {
         if (global % rows != 0)
             return lt_fail(err, LT_ERR_USAGE,
-                           "--global-batch-size %lld is not a multiple of --micro-batch-size %lld",
-                           (long long)global, (long long)rows);
+                           "--global-batch-size %lld is not a multiple of --micro-batch-size "
+                           "%lld%s",
+                           (long long)global, (long long)s->micro_batch_size,
+                           times_processes(t, processes));
         s->gradient_accumulation_steps = global ? global / rows : 1;
     }
     if (global && rows * s->gradient_accumulation_steps != global)
         return lt_fail(err, LT_ERR_USAGE,
                        "--global-batch-size %lld is not --micro-batch-size %lld times "
-                       "--gradient-accumulation-steps %lld; give two of them",
-                       (long long)global, (long long)rows,
-                       (long long)s->gradient_accumulation_steps);
+                       "--gradient-accumulation-steps %lld%s; give two of them",
+                       (long long)global, (long long)s->micro_batch_size,
+                       (long long)s->gradient_accumulation_steps, times_processes(t, processes));
     return LT_OK;
 }
 
@@ -74,7 +85,9 @@ static lt_status open_loaders(lt_trainer *t, lt_err *err)
                                    .max_length = t->settings.max_length,
                                    .packing = t->settings.packing,
                                    .shuffle = true,
-                                   .seed = (uint64_t)t->settings.seed};
+                                   .seed = (uint64_t)t->settings.seed,
+                                   .rank = t->place.rank,
+                                   .world_size = t->world_size};
     LT_TRY(lt_loader_create(t->dataset, &settings, &t->loader, err));
     if (lt_dataset_count(t->dataset, LT_SPLIT_VALIDATION) == 0) return LT_OK;
     settings.split = LT_SPLIT_VALIDATION;
@@ -138,28 +151,44 @@ static lt_status allocate_adapter(lt_trainer *t, lt_err *err)
     return lt_adapter_restore(t->model, t->adapter, lt_buffer_text(&t->checkpoint), err);
 }
 
-lt_status lt_trainer_allocate(lt_trainer *t, lt_err *err)
+static lt_status load_model(lt_trainer *t, lt_err *err)
 {
     bool own = t->checkpoint.size > 0 && !t->has_adapter; /* its weights are the checkpoint's */
     const char *directory = lt_buffer_text(own ? &t->checkpoint : &t->model_directory);
-    lt_dtype matrices = lt_has_half_base(&t->settings) ? LT_BF16 : t->backend->real;
-    LT_TRY(lt_model_load_as(directory, t->backend, matrices, &t->model, err));
-    LT_TRY(lt_model_grow_vocab(t->model, t->config.vocab_size, err));
+    const lt_model_load_settings settings = {
+        .matrices = lt_has_half_base(&t->settings) ? LT_BF16 : t->backend->real,
+        .vocab_size = t->config.vocab_size,
+        .sharding = t->sharding};
+    LT_TRY(lt_model_load_with(directory, t->backend, &settings, &t->model, err));
     int32_t stop = stop_id(t);
     if (stop >= 0) {
         t->model->config.eos_token_ids[0] = stop;
         t->model->config.eos_token_count = 1;
     }
+    return LT_OK;
+}
+
+static lt_status allocate_the_rest(lt_trainer *t, lt_err *err)
+{
     const lt_trainable trainable = lt_trainable_of(&t->settings);
+    LT_TRY(lt_sharder_create(t->model, t->comm, &t->sharder, err));
     if (t->has_adapter)
         LT_TRY(allocate_adapter(t, err));
     else
         LT_TRY(lt_model_set_trainable(t->model, &trainable, err));
     if (strcmp(t->settings.gradient_dtype, "bfloat16") == 0) t->model->gradient_dtype = LT_BF16;
     LT_TRY(lt_model_allocate_gradients(t->model, err));
+    LT_TRY(lt_sharder_prepare_gradients(t->sharder, err));
     LT_TRY(lt_optimizer_create(t->model, &t->optimizer_settings, &t->optimizer, err));
-    LT_TRY(lt_results_create(t->backend, &t->results, err));
+    LT_TRY(lt_results_create(t->backend, t->comm, &t->results, err));
     return lt_workspace_create(t->model, &t->workspace_settings, &t->workspace, err);
+}
+
+lt_status lt_trainer_allocate(lt_trainer *t, lt_err *err)
+{
+    /* an adapter that starts from the model's weights gathers them, so all have to be here */
+    LT_TRY(lt_together_agree(t, load_model(t, err), err));
+    return lt_together_agree(t, allocate_the_rest(t, err), err);
 }
 
 /* --- Identity ----------------------------------------------------------------------------------
@@ -213,6 +242,7 @@ static lt_status note_identity(lt_trainer *t, lt_err *err)
              is_chosen(t->settings.matmul) ? t->settings.matmul : "");
     snprintf(state->lathe_version, sizeof state->lathe_version, "%s", LATHE_VERSION);
     state->threads = t->backend->threads;
+    state->world_size = t->world_size;
     state->total_steps = t->schedule.total_steps;
     return LT_OK;
 }
@@ -246,13 +276,21 @@ static lt_status find_model(lt_trainer *t, lt_err *err)
     return lt_model_config_make(&shape, &t->config, err);
 }
 
+/* A dry run for so many GPUs, or for a cluster of them, is about GPUs though none is here. */
+static const char *device_meant(const lt_train_settings *s)
+{
+    bool for_gpus = s->dry_run && (s->gpus || s->cluster);
+    return for_gpus && strcmp(s->device, "auto") == 0 ? "cuda" : s->device;
+}
+
 static lt_status open_device(lt_trainer *t, lt_err *err)
 {
     lt_train_settings *s = &t->settings;
-    const lt_device_choice choice = {.device = s->device,
+    const lt_device_choice choice = {.device = device_meant(s),
                                      .dtype = s->dtype,
                                      .matmul = s->matmul,
-                                     .threads = (int)s->threads,
+                                     .threads = lt_together_threads(t),
+                                     .local_rank = t->place.local_rank,
                                      .plan_only = s->dry_run};
     LT_TRY(lt_device_open(&choice, &t->device, err));
     t->backend = t->device.backend;
@@ -264,8 +302,9 @@ static lt_status choose_optimizer(lt_trainer *t, lt_err *err)
 {
     const lt_train_settings *s = &t->settings;
     lt_optimizer_settings *o = &t->optimizer_settings;
-    *o = (lt_optimizer_settings){
-        .offload = s->offload_optimizer, .threads = (int)s->threads, .seed = (uint64_t)s->seed};
+    *o = (lt_optimizer_settings){.offload = s->offload_optimizer,
+                                 .threads = lt_together_threads(t),
+                                 .seed = (uint64_t)s->seed};
     if (!lt_optimizer_by_name(s->optimizer, &o->kind))
         return lt_fail(err, LT_ERR_USAGE, "--optimizer %s: there is no such optimizer",
                        s->optimizer);
@@ -284,7 +323,6 @@ static lt_status choose_optimizer(lt_trainer *t, lt_err *err)
 static lt_status open_inputs(lt_trainer *t, lt_err *err)
 {
     const lt_train_settings *s = &t->settings;
-    LT_TRY(open_device(t, err));
     LT_TRY(choose_optimizer(t, err));
     LT_TRY(find_model(t, err));
     if (!t->shape_only) {
@@ -309,20 +347,21 @@ static lt_status note_settings(lt_trainer *t, lt_err *err)
 static lt_status prepare_shape(lt_trainer *t, lt_err *err)
 {
     LT_TRY(lt_adapter_setup(t, err));
-    LT_TRY(resolve_batch(&t->settings, err));
+    LT_TRY(resolve_batch(t, err));
     LT_TRY(resolve_length(t, err));
     LT_TRY(lt_trainer_plan(t, err));
     LT_TRY(note_settings(t, err));
     return lt_trainer_describe(t, err);
 }
 
-lt_status lt_trainer_prepare(lt_trainer *t, lt_err *err)
+/* Model and data, and what follows from them. */
+static lt_status prepare_inputs(lt_trainer *t, lt_err *err)
 {
     LT_TRY(open_inputs(t, err));
     if (t->shape_only) return prepare_shape(t, err);
     LT_TRY(lt_vocabulary_match(t, err));
     LT_TRY(lt_adapter_setup(t, err));
-    LT_TRY(resolve_batch(&t->settings, err));
+    LT_TRY(resolve_batch(t, err));
     LT_TRY(resolve_length(t, err));
     LT_TRY(lt_trainer_plan(t, err));
     LT_TRY(open_loaders(t, err));
@@ -331,8 +370,22 @@ lt_status lt_trainer_prepare(lt_trainer *t, lt_err *err)
                                 .template_ = lt_dataset_template(t->dataset),
                                 .max_length = t->settings.max_length};
     LT_TRY(note_identity(t, err));
-    LT_TRY(note_settings(t, err));
-    LT_TRY(lt_output_inspect(t, err));
+    return note_settings(t, err);
+}
+
+static lt_status take_up_checkpoint(lt_trainer *t, lt_err *err)
+{
     if (t->checkpoint.size > 0) LT_TRY(lt_resume_check(t, err));
     return lt_trainer_describe(t, err);
+}
+
+lt_status lt_trainer_prepare(lt_trainer *t, lt_err *err)
+{
+    LT_TRY(lt_together_open(t, open_device(t, err), err));
+    LT_TRY(lt_together_agree(t, prepare_inputs(t, err), err));
+    if (t->shape_only) return LT_OK;
+    LT_TRY(lt_together_compare_inputs(t, err));
+    LT_TRY(lt_together_agree(t, t->is_main ? lt_output_inspect(t, err) : LT_OK, err));
+    LT_TRY(lt_together_share_checkpoint(t, err));
+    return lt_together_agree(t, take_up_checkpoint(t, err), err);
 }

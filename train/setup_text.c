@@ -116,12 +116,35 @@ static lt_status describe_data(const lt_trainer *t, lt_buffer *out, lt_err *err)
 static lt_status describe_batch(const lt_trainer *t, lt_buffer *out, lt_err *err)
 {
     const lt_train_settings *s = &t->settings;
+    int64_t rows = s->micro_batch_size * s->gradient_accumulation_steps * t->world_size;
+    char processes[48] = "";
+    if (t->world_size > 1)
+        snprintf(processes, sizeof processes, " x %" PRId64 " processes", t->world_size);
     return lt_buffer_printf(out, err,
-                            "batch        %" PRId64 " rows x %" PRId64 " accumulated = %" PRId64
+                            "batch        %" PRId64 " rows x %" PRId64 " accumulated%s = %" PRId64
                             " rows a step, at most %" PRId64 " tokens each, packing %s\n",
-                            s->micro_batch_size, s->gradient_accumulation_steps,
-                            s->micro_batch_size * s->gradient_accumulation_steps, s->max_length,
-                            s->packing ? "on" : "off");
+                            s->micro_batch_size, s->gradient_accumulation_steps, processes, rows,
+                            s->max_length, s->packing ? "on" : "off");
+}
+
+/* How many, by whom they were started, over what they exchange, and what they divide. */
+static lt_status describe_processes(const lt_trainer *t, lt_buffer *out, lt_err *err)
+{
+    static const char *const divided[2][LT_SHARD_LEVELS] = {
+        {"nothing is divided", "the optimizer's state is divided",
+         "gradients and the optimizer's state are divided",
+         "weights, gradients and the optimizer's state are divided"},
+        {"nothing is divided", "nothing is divided", "nothing is divided",
+         "the frozen model is divided"}};
+    if (t->world_size == 1) return LT_OK;
+    LT_TRY(lt_buffer_printf(out, err, "processes    %" PRId64, t->world_size));
+    if (t->place.world_size == 1)
+        LT_TRY(lt_buffer_append_text(out, ", planned for only", err));
+    else
+        LT_TRY(lt_buffer_printf(out, err, ", by %s, exchange by %s",
+                                lt_launcher_name(t->place.launcher), lt_comm_name(t->comm)));
+    return lt_buffer_printf(out, err, "; --shard %s: %s\n", lt_shard_name(t->sharding.level),
+                            divided[t->has_adapter][t->sharding.level]);
 }
 
 static lt_status describe_schedule(const lt_trainer *t, lt_buffer *out, lt_err *err)
@@ -184,16 +207,20 @@ lt_status lt_trainer_describe(lt_trainer *t, lt_err *err)
     if (t->shape_only) {
         LT_TRY(describe_batch(t, out, err));
         LT_TRY(describe_machine(t, out, err));
-        return lt_describe_memory(t, out, err);
+        LT_TRY(describe_processes(t, out, err));
+        LT_TRY(lt_describe_memory(t, out, err));
+        return lt_describe_clusters(t, out, err);
     }
     LT_TRY(describe_data(t, out, err));
     LT_TRY(describe_batch(t, out, err));
     LT_TRY(describe_schedule(t, out, err));
     LT_TRY(describe_dropout(t, out, err));
     LT_TRY(describe_machine(t, out, err));
+    LT_TRY(describe_processes(t, out, err));
     LT_TRY(lt_buffer_printf(out, err, "output       %s\n", t->settings.output));
     if (t->checkpoint.size > 0)
         LT_TRY(lt_buffer_printf(out, err, "resumed      from %s, step %" PRId64 "\n",
                                 lt_buffer_text(&t->checkpoint), t->state.step));
-    return lt_describe_memory(t, out, err);
+    LT_TRY(lt_describe_memory(t, out, err));
+    return lt_describe_clusters(t, out, err);
 }

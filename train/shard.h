@@ -11,19 +11,23 @@
  *   parameters  as gradients, and weights are gathered for each pass, one unit ahead
  *
  * Gradients of adapters are small and whole everywhere: one all-reduce. The model tells by
- * lt_unit_observer where a pass is; a process with nothing to do takes part all the same. */
+ * lt_unit_observer where a pass is; a process whose batch has no rows passes all the same, so that
+ * all have the same collectives in the same order. */
 #ifndef LT_TRAIN_SHARD_H
 #define LT_TRAIN_SHARD_H
 
 #include "model/model.h"
 #include "train/comm/comm.h"
 
+/* NULL for a world of one, which has nothing to exchange: every function takes it. */
 typedef struct lt_sharder lt_sharder;
 
 /* For a model loaded with `model->sharding`, whose observer it becomes. With LT_SHARD_PARAMETERS it
- * has to be there before anything reads weights. A world of one has nothing to do, and the calls
- * below return at once. The model and comm outlive it. */
+ * has to be there before anything reads weights. The model and comm outlive it. */
 lt_status lt_sharder_create(lt_model *model, lt_comm *comm, lt_sharder **out, lt_err *err);
+/* What the exchange of gradients needs, once these have been allocated. */
+lt_status lt_sharder_prepare_gradients(lt_sharder *sharder, lt_err *err);
+/* Waits for what is under way. */
 void lt_sharder_free(lt_sharder *sharder);
 
 /* Before each micro-batch's lt_model_forward_backward: the first of a step replaces gradients, the
@@ -31,15 +35,12 @@ void lt_sharder_free(lt_sharder *sharder);
 void lt_sharder_begin_micro_batch(lt_sharder *sharder, bool first, bool last);
 /* What `accumulate` must be for the model: never where gradients are in parts. */
 bool lt_sharder_accumulate(const lt_sharder *sharder, bool first);
-/* A micro-batch of this step without any rows: the exchanges without the computing. */
-lt_status lt_sharder_pass_by(lt_sharder *sharder, lt_err *err);
 
-/* Waits until the gradients that this process steps are summed over all. */
+/* Operations from now on see the gradients that this process steps summed over all. */
 lt_status lt_sharder_finish_gradients(lt_sharder *sharder, lt_err *err);
-/* Sums `totals` (f64 [n] on the device, n small) over all: losses, counts, squares. */
-lt_status lt_sharder_sum(lt_sharder *sharder, lt_tensor totals, lt_err *err);
-/* Whether parts of the gradient are elsewhere, so that its squares have to be summed. */
-bool lt_sharder_has_parts(const lt_sharder *sharder);
+/* Sums what a step comes to over all, in one exchange, in place and on the device: its `totals`,
+ * f64 [3], and its `squares`, f64 [1], but these only where parts of the gradient are elsewhere. */
+lt_status lt_sharder_sum(lt_sharder *sharder, lt_tensor totals, lt_tensor squares, lt_err *err);
 /* After the optimizer: begins to gather the stepped weights. */
 lt_status lt_sharder_begin_weights(lt_sharder *sharder, lt_err *err);
 /* Whole weights, of all units that have a whole place; before they are read other than by a pass.

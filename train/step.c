@@ -1,7 +1,6 @@
-/* One optimizer step. Losses, token counts and gradients of its micro-batches are sums; they are
- * divided once, by the trained tokens of the whole step, when the gradient is clipped. Nothing here
- * waits for the device. */
-#include <math.h>
+/* One optimizer step. Losses, token counts and gradients of its micro-batches are sums, over all
+ * processes too; they are divided once, by the trained tokens of the whole step, when the gradient
+ * is clipped. Nothing here waits for the device. */
 #include <string.h>
 
 #include "base/rng.h"
@@ -80,24 +79,30 @@ static double necessary_flops(const lt_trainer *t, const batch_content *content,
            4.0 * width * passes * attended;
 }
 
-/* The gradients of one step's micro-batches; a step ends with its epoch at the latest. */
+/* Masks of a micro-batch of this process, which no other one has. */
+static lt_dropout_mask dropout_of(const lt_trainer *t, int64_t micro_batch)
+{
+    const int64_t number = t->state.step * t->settings.gradient_accumulation_steps + micro_batch;
+    const int64_t own = number * lt_comm_size(t->comm) + lt_comm_rank(t->comm);
+    return (lt_dropout_mask){.seed = (uint64_t)t->settings.seed,
+                             .stream = lt_rng_stream(LT_RNG_DROPOUT, (uint64_t)own, 0)};
+}
+
+/* The gradients of one step's micro-batches, as many on every process, some of which may have no
+ * rows of the last; a step ends with its epoch at the latest. */
 static lt_status accumulate(lt_trainer *t, lt_step_info *info, lt_err *err)
 {
     const int64_t accumulation = t->settings.gradient_accumulation_steps;
     lt_loader_position position = lt_loader_tell(t->loader);
     const int64_t epoch = position.epoch;
-    bool accumulated = false; /* something is in the gradients already */
     for (int64_t i = 0; i < accumulation && position.epoch == epoch; i++) {
         lt_batch batch;
-        const uint64_t number = (uint64_t)(t->state.step * accumulation + i);
-        const lt_dropout_mask dropout = {.seed = (uint64_t)t->settings.seed,
-                                         .stream = lt_rng_stream(LT_RNG_DROPOUT, number, 0)};
         LT_TRY(lt_loader_next(t->loader, &batch, err));
         position = lt_loader_tell(t->loader);
-        if (batch.rows == 0) continue;
-        LT_TRY(lt_model_forward_backward(t->model, t->workspace, &batch, dropout, accumulated, NULL,
-                                         err));
-        accumulated = true;
+        const bool first = i == 0, last = i + 1 == accumulation || position.epoch != epoch;
+        lt_sharder_begin_micro_batch(t->sharder, first, last);
+        LT_TRY(lt_model_forward_backward(t->model, t->workspace, &batch, dropout_of(t, i),
+                                         lt_sharder_accumulate(t->sharder, first), NULL, err));
         const batch_content content = count_content(&batch);
         info->input_tokens += content.tokens;
         info->trained_tokens += batch.trained_tokens;
@@ -108,23 +113,31 @@ static lt_status accumulate(lt_trainer *t, lt_step_info *info, lt_err *err)
     return LT_OK;
 }
 
+/* Losses, counts and gradients of all processes, and the squares of these. */
+static lt_status add_up(lt_trainer *t, lt_step_slot slot, lt_err *err)
+{
+    LT_TRY(lt_workspace_move_loss(t->workspace, slot.totals, err));
+    LT_TRY(lt_sharder_finish_gradients(t->sharder, err));
+    LT_TRY(lt_optimizer_sum_squares(&t->optimizer, t->model, err));
+    return lt_sharder_sum(t->sharder, slot.totals, t->optimizer.squares, err);
+}
+
 /* Where the step's results go, to be read later. */
 static lt_status update(lt_trainer *t, const lt_step_info *info, lt_step_slot slot, lt_err *err)
 {
     const lt_train_settings *s = &t->settings;
-    const lt_optimizer_step step = {
-        .gradient_scale = info->trained_tokens > 0 ? 1.0 / (double)info->trained_tokens : NAN,
-        .learning_rate = info->learning_rate,
-        .beta1 = s->adam_beta1,
-        .beta2 = s->adam_beta2,
-        .epsilon = s->adam_epsilon,
-        .weight_decay = s->weight_decay,
-        .max_grad_norm = s->max_grad_norm,
-        .number = info->step,
-        .loss = lt_tensor_slice(slot.totals, 0, 0, 1),
-        .norm = slot.norm};
-    LT_TRY(lt_workspace_move_loss(t->workspace, slot.totals, err));
-    return lt_optimizer_apply(&t->optimizer, t->model, &step, err);
+    const lt_optimizer_step step = {.tokens = lt_tensor_slice(slot.totals, 0, 1, 1),
+                                    .learning_rate = info->learning_rate,
+                                    .beta1 = s->adam_beta1,
+                                    .beta2 = s->adam_beta2,
+                                    .epsilon = s->adam_epsilon,
+                                    .weight_decay = s->weight_decay,
+                                    .max_grad_norm = s->max_grad_norm,
+                                    .number = info->step,
+                                    .loss = lt_tensor_slice(slot.totals, 0, 0, 1),
+                                    .norm = slot.norm};
+    LT_TRY(lt_optimizer_apply(&t->optimizer, &step, err));
+    return lt_sharder_begin_weights(t->sharder, err);
 }
 
 lt_status lt_trainer_step(lt_trainer *t, lt_err *err)
@@ -138,7 +151,10 @@ lt_status lt_trainer_step(lt_trainer *t, lt_err *err)
                            .learning_rate = lt_schedule_learning_rate(&t->schedule, t->state.step),
                            .logging = number % t->settings.logging_steps == 0 || number == 1 ||
                                       number == last};
+    lt_comm_heartbeat(t->comm, number, "forward and backward");
     LT_TRY(accumulate(t, info, err));
+    lt_comm_heartbeat(t->comm, number, "optimizer");
+    LT_TRY(add_up(t, slot, err));
     LT_TRY(update(t, info, slot, err));
     t->results.count++;
     t->state.step = number;

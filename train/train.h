@@ -154,6 +154,7 @@ typedef struct lt_train_result {
     bool interrupted;     /* a signal ended it, after a checkpoint */
     bool stopped_early;
     bool last_save_failed;
+    bool is_main; /* this process tells the user: rank 0, or one whose error rank 0 can not know */
 } lt_train_result;
 
 /* Any function may be NULL. Called from the training thread. */
@@ -181,13 +182,19 @@ void lt_tensorboard_close(lt_train_observer *observer);
  * shows its whole curve. */
 lt_status lt_report_open(const char *directory, lt_train_observer *out, lt_err *err);
 void lt_report_close(lt_train_observer *observer);
+/* Text with times, of one process among several. `title` says which one. Appended to. */
+lt_status lt_rank_log_open(const char *path, const char *title, lt_train_observer *out,
+                           lt_err *err);
+void lt_rank_log_close(lt_train_observer *observer);
 
 /* --- Running
  * -------------------------------------------------------------------------------------------------
  */
 
 /* Trains. With dry_run only `start` is told: the setup with the memory table, and nothing is
- * written. */
+ * written. Where mpirun, srun or torchrun have started several processes, each of them calls it
+ * with the same settings, and the observers of rank 0 alone are told; a failure in mid-run that the
+ * others can not know of ends all of them, and does not return. */
 lt_status lt_train(const lt_train_settings *settings, const lt_train_observer *observers,
                    int observer_count, lt_train_result *result, lt_err *err);
 

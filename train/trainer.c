@@ -9,8 +9,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SECONDS_UNREAD 1.0
-
 double lt_seconds(void)
 {
     struct timespec now;
@@ -60,19 +58,28 @@ static bool results_due(const lt_trainer *t)
 {
     const lt_step_results *r = &t->results;
     return r->steps[r->count - 1].logging || evaluation_due(t) || save_due(t) ||
-           r->count == LT_MAX_UNREAD_STEPS || lt_seconds() - r->begin >= SECONDS_UNREAD;
+           lt_results_are_due(r);
 }
 
-/* Until the last step, the end of patience, or a signal: then *complete stays false. */
+static lt_status save_checkpoint(lt_trainer *t, lt_err *err)
+{
+    LT_TRY(lt_sharder_finish_weights(t->sharder, err));
+    lt_comm_heartbeat(t->comm, t->state.step, "saving");
+    lt_trainer_save(t);
+    return LT_OK;
+}
+
+/* Until the last step, the end of patience, or a signal: then *complete stays false. All processes
+ * take the same turns: what decides is what all of them know. */
 static lt_status run(lt_trainer *t, bool *complete, lt_err *err)
 {
     bool finished = true;
-    while (!lt_stop_requested()) {
+    while (!lt_together_stopping(t)) {
         if (evaluation_due(t)) LT_TRY(lt_trainer_evaluate(t, &finished, err));
         if (!finished) return LT_OK;
         *complete = patience_is_over(t) || t->state.step >= t->state.total_steps;
         if (*complete) return LT_OK; /* the last checkpoint is the caller's */
-        if (save_due(t)) lt_trainer_save(t);
+        if (save_due(t)) LT_TRY(save_checkpoint(t, err));
         LT_TRY(lt_trainer_step(t, err));
         lt_tell_progress(t);
         if (results_due(t)) LT_TRY(lt_trainer_account(t, err));
@@ -116,10 +123,21 @@ static void save_final(lt_trainer *t)
     lt_buffer_free(&path);
 }
 
+/* In several processes the others may be waiting for this one, in a collective that it will never
+ * join: then all of them end here. Numbers that went bad are bad on all of them. */
+static lt_status end_all(lt_trainer *t, lt_status status, lt_err *err)
+{
+    if (status == LT_OK || status == LT_ERR_NUMERIC || t->place.world_size == 1) return status;
+    lt_tell_files(t, err->message);
+    lt_comm_abort(t->comm, err->message, EXIT_FAILURE);
+}
+
 static lt_status carry_out(lt_trainer *t, lt_train_result *result, lt_err *err)
 {
     bool complete = false;
-    LT_TRY(lt_explain_failure(t, run(t, &complete, err), err));
+    lt_status status = run(t, &complete, err);
+    if (status == LT_OK) status = lt_sharder_finish_weights(t->sharder, err);
+    LT_TRY(end_all(t, lt_explain_failure(t, status, err), err));
     result->interrupted = !complete;
     result->stopped_early = complete && t->state.step < t->state.total_steps;
     /* nothing to save before the first step: the next run starts from the same place */
@@ -151,12 +169,14 @@ static void free_trainer(lt_trainer *t)
     lt_workspace_free(t->workspace);
     lt_results_free(&t->results);
     lt_optimizer_free(&t->optimizer);
+    lt_sharder_free(t->sharder);
     lt_model_free(t->model);
     lt_loader_free(t->eval_loader);
     lt_loader_free(t->loader);
     lt_adapter_config_free(&t->adapter_config);
     lt_model_config_free(&t->config);
     lt_dataset_close(t->dataset);
+    lt_comm_close(t->comm);
     lt_backend_free(t->backend);
     json_decref(t->resolved);
     json_decref(t->log_history);
@@ -171,10 +191,9 @@ static void free_trainer(lt_trainer *t)
 
 static lt_status train(lt_trainer *t, lt_train_result *result, lt_err *err)
 {
-    LT_TRY(lt_trainer_check_memory(t, err));
     LT_TRY(lt_output_prepare(t, err));
     LT_TRY(lt_trainer_allocate(t, err));
-    if (t->checkpoint.size > 0) LT_TRY(lt_resume_restore(t, err));
+    if (t->checkpoint.size > 0) LT_TRY(lt_together_agree(t, lt_resume_restore(t, err), err));
     lt_open_file_observers(t);
     lt_tell_start(t);
     t->started = lt_seconds();
@@ -186,26 +205,36 @@ static lt_status train(lt_trainer *t, lt_train_result *result, lt_err *err)
     return status;
 }
 
+static lt_status prepare_and_train(lt_trainer *t, lt_train_result *result, lt_err *err)
+{
+    LT_TRY(lt_together_find_place(t, err));
+    if (!t->is_main) t->observer_count = 0;
+    if (t->settings.dry_run && !t->is_main) return LT_OK;
+    LT_TRY(lt_trainer_prepare(t, err));
+    if (t->settings.dry_run) lt_tell_start(t);
+    LT_TRY(lt_together_agree(t, lt_trainer_check_memory(t, err), err));
+    return t->settings.dry_run ? LT_OK : train(t, result, err);
+}
+
 lt_status lt_train(const lt_train_settings *settings, const lt_train_observer *observers,
                    int observer_count, lt_train_result *result, lt_err *err)
 {
+    lt_err own = {0};
     lt_trainer t = {.settings = *settings,
                     .observers = observers,
                     .observer_count = observer_count,
                     .output_lock = -1,
                     .saved_step = -1,
+                    .is_main = true,
+                    .world_size = 1,
                     .log_history = json_array()};
-    *result = (lt_train_result){.train_loss = NAN, .eval_loss = NAN, .best_eval_loss = INFINITY};
+    *result = (lt_train_result){
+        .train_loss = NAN, .eval_loss = NAN, .best_eval_loss = INFINITY, .is_main = true};
     lt_train_state_init(&t.state);
-    lt_status status = t.log_history ? LT_OK : lt_fail_nomem(err, 64, "the log");
-    LT_TRY_GOTO(status, lt_trainer_prepare(&t, err), done);
-    if (settings->dry_run) {
-        lt_tell_start(&t);
-        status = lt_trainer_check_memory(&t, err);
-    } else {
-        status = train(&t, result, err);
-    }
-done:
+    if (!err) err = &own; /* messages go between processes, and into logs */
+    lt_status status =
+        t.log_history ? prepare_and_train(&t, result, err) : lt_fail_nomem(err, 64, "the log");
+    result->is_main = t.is_main;
     free_trainer(&t);
     stop_requested = 0;
     return status;

@@ -21,7 +21,8 @@ done:
 static lt_status write_files(lt_export_job *job, const char *directory, lt_err *err)
 {
     const lt_export_settings *s = job->settings;
-    LT_TRY(lt_model_save_sharded(job->opened->model, directory, s->dtype, s->max_shard_bytes, err));
+    LT_TRY(lt_model_save_sharded(job->opened->model, directory, s->dtype, s->max_shard_bytes, NULL,
+                                 err));
     LT_TRY(lt_export_go_on(job, err));
     LT_TRY(lt_export_copy_files(job, directory, err));
     LT_TRY(lt_export_write_texts(job, directory, err));

@@ -323,6 +323,7 @@ static void open_trainer(opened *o, const char *words)
     o->trainer = (lt_trainer){
         .settings = o->settings, .output_lock = -1, .saved_step = -1, .log_history = json_array()};
     lt_train_state_init(&o->trainer.state);
+    must(lt_together_find_place(&o->trainer, &err), &err);
     must(lt_trainer_prepare(&o->trainer, &err), &err);
     must(lt_trainer_allocate(&o->trainer, &err), &err);
 }
@@ -339,6 +340,7 @@ static void close_trainer(opened *o)
     lt_adapter_config_free(&t->adapter_config);
     lt_model_config_free(&t->config);
     lt_dataset_close(t->dataset);
+    lt_comm_close(t->comm);
     lt_backend_free(t->backend);
     json_decref(t->resolved);
     json_decref(t->log_history);

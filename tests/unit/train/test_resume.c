@@ -185,6 +185,25 @@ static void free_settings_may_change(void **state)
     assert_same_file(at("whole/final/model.safetensors"), at("none/final/model.safetensors"));
 }
 
+/* The rows of a step may be split in another way: the run goes on at the same row. */
+static void micro_batches_may_change(void **state)
+{
+    (void)state;
+    const char *six = "--max-steps 12 --learning-rate 1e-3 --packing off --micro-batch-size 6 ";
+    lt_train_result whole, result;
+    train_well("by-six", six, NULL, &whole);
+    stop_at = 5;
+    train_well("by-two", six, &stopper, &result);
+    assert_true(result.interrupted);
+    train_well("by-two",
+               "--max-steps 12 --learning-rate 1e-3 --packing off --micro-batch-size 2 "
+               "--gradient-accumulation-steps 3 ",
+               NULL, &result);
+    assert_int_equal(result.steps, 12);
+    assert_float_equal(result.train_loss, whole.train_loss, 1e-5);
+    assert_float_equal(result.eval_loss, whole.eval_loss, 1e-5);
+}
+
 static void a_damaged_checkpoint_is_passed_over(void **state)
 {
     (void)state;
@@ -221,7 +240,7 @@ static void another_run_is_refused(void **state)
     refuse(RUN "--seed 4", "seed was 42, is 4");
     refuse(RUN "--learning-rate 1e-3", "learning_rate was 0.005");
     refuse(RUN "--max-steps 13", "12 steps, now 13");
-    refuse(RUN "--micro-batch-size 2", "micro_batch_size was 3, is 2");
+    refuse(RUN "--micro-batch-size 2", "the global batch was ");
     refuse(RUN "--freeze-layers 1", "freeze_layers was 0, is 1");
     refuse(RUN "--packing on", "packing was false, is true");
     refuse(RUN "--optimizer adamw-8bit", "optimizer was \"adamw\", is \"adamw-8bit\"");
@@ -272,6 +291,7 @@ int main(void)
         cmocka_unit_test(stopped_before_the_first_step_starts_again),
         cmocka_unit_test(a_finished_run_stays_as_it_is),
         cmocka_unit_test(free_settings_may_change),
+        cmocka_unit_test(micro_batches_may_change),
         cmocka_unit_test(a_damaged_checkpoint_is_passed_over),
         cmocka_unit_test(another_run_is_refused),
         cmocka_unit_test(one_checkpoint_of_choice),
