@@ -26,7 +26,12 @@ int lt_cmd_export(int argc, char **argv);
 bool lt_cli_parse(const lt_option_table *table, int argc, char **argv, void *settings,
                   lt_option_result *result, int *exit_code);
 
+/* Its two ends, for a command that parses by itself: each prints and returns the exit code. */
+int lt_cli_refuse_options(const lt_option_table *table, lt_status status, const lt_err *err);
+int lt_cli_print_help(const lt_option_table *table);
+
 /* Prints "lathe: error: message" on stderr and returns the exit code for the status. */
 int lt_cli_fail(lt_status status, const lt_err *err);
+int lt_cli_exit_code(lt_status status);
 
 #endif

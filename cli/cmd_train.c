@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/launch.h"
 #include "train/train.h"
 
 enum { BAR_WIDTH = 24 };
@@ -28,7 +30,7 @@ typedef struct console {
 /* --- Signals -----------------------------------------------------------------------------------
  */
 
-static volatile sig_atomic_t interrupts;
+static volatile sig_atomic_t interrupts, tells_of_signals;
 
 static void say(const char *text)
 {
@@ -40,12 +42,15 @@ static void on_signal(int number)
 {
     if (number == SIGINT && interrupts++ > 0) _exit(LT_EXIT_INTERRUPTED);
     lt_train_request_stop();
+    if (!tells_of_signals) return;
     say(number == SIGINT ? "\nlathe: stopping after this step; again to stop at once\n"
                          : "\nlathe: stopping after this step\n");
 }
 
-static void handle_signals(void)
+/* Of several processes one tells that it was asked to stop, or the one that has started them. */
+static void handle_signals(const lt_launch_place *place)
 {
+    tells_of_signals = place->rank == 0 && !place->supervised;
     const int stopping[] = {SIGINT, SIGTERM, SIGUSR1};
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     sigemptyset(&action.sa_mask);
@@ -211,9 +216,24 @@ static void print_result(const console *c, const lt_train_result *result)
 /* --- The command -------------------------------------------------------------------------------
  */
 
-static int run(const lt_train_settings *settings)
+/* mpirun makes the standard output of its processes a terminal, wherever it goes then. */
+static bool has_terminal(const lt_launch_place *place)
 {
-    console c = {.terminal = isatty(STDOUT_FILENO) != 0, .loss = NAN};
+    return isatty(STDOUT_FILENO) && place->launcher != LT_LAUNCHER_MPI;
+}
+
+/* What is wrong for all of them rank 0 says, and then the others are ended; what it did not find
+ * wrong this one says itself. */
+static void leave_it_to_rank_0(const lt_launch_place *place)
+{
+    if (place->rank == 0) return;
+    signal(SIGTERM, SIG_DFL);
+    sleep(2);
+}
+
+static int run(const lt_train_settings *settings, const lt_launch_place *place)
+{
+    console c = {.terminal = has_terminal(place), .loss = NAN};
     const lt_train_observer observer = {.context = &c,
                                         .start = on_start,
                                         .message = on_message,
@@ -223,27 +243,63 @@ static int run(const lt_train_settings *settings)
                                         .save = on_save};
     lt_train_result result;
     lt_err err = {0};
-    handle_signals();
+    handle_signals(place);
     lt_status status = lt_train(settings, &observer, 1, &result, &err);
+    tells_of_signals = 0; /* mpirun ends those that are late with one */
     clear_bar(&c);
-    if (status != LT_OK) return lt_cli_fail(status, &err);
+    if (status != LT_OK) {
+        leave_it_to_rank_0(place);
+        return result.is_main ? lt_cli_fail(status, &err) : lt_cli_exit_code(status);
+    }
     if (settings->dry_run) return LT_EXIT_OK;
-    print_result(&c, &result);
+    if (result.is_main) print_result(&c, &result);
     fflush(stdout);
     if (result.last_save_failed) {
-        fputs("lathe: error: the last save failed; see the warnings above\n", stderr);
+        if (result.is_main)
+            fputs("lathe: error: the last save failed; see the warnings above\n", stderr);
         return LT_EXIT_FAILURE;
     }
     return result.interrupted ? LT_EXIT_INTERRUPTED : LT_EXIT_OK;
 }
 
+/* One that lathe has started ends with it, also where mpirun stands between. */
+static void end_with_parent(const lt_launch_place *place)
+{
+    if (place->supervised) prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static int start(lt_train_settings *settings, const lt_launch_place *place, int argc, char **argv)
+{
+    lt_launch_plan plan;
+    lt_err err = {0};
+    lt_status status = lt_launch_make_plan(settings, place, &plan, &err);
+    if (status == LT_OK) status = lt_launch_take_device(place, settings, &err);
+    if (status == LT_OK)
+        return plan.count > 0 ? lt_launch_run(&plan, settings, argc, argv) : run(settings, place);
+    leave_it_to_rank_0(place);
+    return lt_cli_fail(status, &err);
+}
+
 int lt_cmd_train(int argc, char **argv)
 {
+    const lt_option_table *table = &lt_train_options;
     lt_train_settings settings = {0};
     lt_option_result options = {0};
+    lt_launch_place place;
+    lt_err err = {0};
     int code = LT_EXIT_OK;
-    if (lt_cli_parse(&lt_train_options, argc, argv, &settings, &options, &code))
-        code = run(&settings);
-    lt_options_free(&lt_train_options, &settings, &options);
+    lt_status status = lt_launch_find_place(&place, &err);
+    if (status != LT_OK) return lt_cli_fail(status, &err);
+    end_with_parent(&place);
+    status = lt_options_parse(table, argc, argv, &settings, &options, &err);
+    if (status != LT_OK) {
+        leave_it_to_rank_0(&place);
+        code = lt_cli_refuse_options(table, status, &err);
+    } else if (options.help) {
+        if (place.rank == 0) code = lt_cli_print_help(table);
+    } else {
+        code = start(&settings, &place, argc, argv);
+    }
+    lt_options_free(table, &settings, &options);
     return code;
 }

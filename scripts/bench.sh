@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Lathe, and beside it, in the same run on the same machine, the peers that are at hand: tokenizer, matrix
-# product, attention and the other operations, training step, decoding, evaluation. Figures are only worth something on a
-# machine that does nothing else.
+# product, attention and the other operations, training step, decoding, evaluation, several processes. Figures are only
+# worth something on a machine that does nothing else.
 #
 #   scripts/bench.sh [--peer NAME=PATH]... [--quick] [--tokenizer DIR] [--text FILE.jsonl]
 #
@@ -201,3 +201,7 @@ END
 else
     skipped lm-eval PYTHON
 fi
+
+echo
+echo "== Several processes: GPT-2 of 6 blocks and 256 channels, f32"
+tests/bench/bench_processes.sh build/release/lathe "$bench" $quick

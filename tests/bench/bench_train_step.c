@@ -86,7 +86,7 @@ typedef struct bench {
     int32_t *arrays;
     lt_optimizer optimizer;
     lt_arena arena;
-    lt_tensor norm;
+    lt_tensor tokens, norm;
 } bench;
 
 /* What `method` trains, on a model whose rows are all trainable. */
@@ -157,14 +157,17 @@ static void set_up(bench *b, const char *preset, int64_t rows, int64_t length)
         (lt_batch){rows, length, b->arrays, b->arrays + n, b->arrays + 2 * n, b->arrays + 3 * n, n};
 
     MUST(lt_optimizer_create(b->model, &(lt_optimizer_settings){0}, &b->optimizer, &err));
-    MUST(lt_arena_reserve(&b->arena, "norm", LT_ARENA_ALIGNMENT, b->backend->memory, &err));
+    MUST(lt_arena_reserve(&b->arena, "norm", 2 * LT_ARENA_ALIGNMENT, b->backend->memory, &err));
     b->norm = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 4), LT_F32, 1);
+    b->tokens = lt_tensor_1d(lt_arena_alloc(&b->arena, 1, 8), LT_F64, 1);
+    const double tokens = (double)n;
+    MUST(b->backend->upload(b->backend, b->tokens.data, &tokens, sizeof tokens, &err));
 }
 
 static void update(bench *b, int64_t step)
 {
     lt_err err = {0};
-    const lt_optimizer_step settings = {.gradient_scale = 1.0 / (double)b->batch.trained_tokens,
+    const lt_optimizer_step settings = {.tokens = b->tokens,
                                         .learning_rate = 1e-4,
                                         .beta1 = 0.9,
                                         .beta2 = 0.95,
@@ -173,7 +176,8 @@ static void update(bench *b, int64_t step)
                                         .max_grad_norm = 1,
                                         .number = step,
                                         .norm = b->norm};
-    MUST(lt_optimizer_apply(&b->optimizer, b->model, &settings, &err));
+    MUST(lt_optimizer_sum_squares(&b->optimizer, b->model, &err));
+    MUST(lt_optimizer_apply(&b->optimizer, &settings, &err));
 }
 
 /* Products of one step: 2 operations for each weight and token forward, 2 backward for the gradient

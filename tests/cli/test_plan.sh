@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The memory that real models take, planned without them and without a GPU: lathe train --dry-run with a known shape.
-# These are the promises for one GPU of 141 GB, and for one of 40.
+# These are the promises for one GPU of 141 GB, for one of 40, and for many of 80.
 set -euo pipefail
 : "${LATHE:?the program to test}"
 work=$(mktemp -d)
@@ -93,6 +93,56 @@ grep -q "of this machine" plan.txt || fail "not of this machine: $(cat plan.txt)
 grep -q "scratch" plan.txt && fail "the CPU has no such scratch: $(cat plan.txt)"
 [ -z "$(ls | grep -v '^plan')" ] || fail "a plan wrote something"
 
+echo "--- eight GPUs that share a model's weights, gradients and optimizer, and clusters of them"
+"$LATHE" train --dry-run --model llama-2-7b --max-length 4096 --micro-batch-size 1 --gradient-accumulation-steps 4 \
+    --recompute block --dtype bfloat16 --gpus 8 --shard parameters >out.txt 2>plan.err ||
+    grep "not enough memory" plan.err >/dev/null || fail "eight GPUs: $(cat plan.err)"
+# a machine with a GPU says what that one has
+sed -nE '/^(batch|processes|memory|clusters|  )/p' out.txt | sed -E '/^ +(llama,|planned for only:)/d; s/^(memory +of).*, for/\1 GPUs, for/; s/ of [0-9.]+ GB available//' >plan.txt
+cat >expected.txt <<'END'
+batch        1 rows x 4 accumulated x 8 processes = 32 rows a step, at most 4096 tokens each, packing on
+processes    8, planned for only; --shard parameters: weights, gradients and the optimizer's state are divided
+memory       of GPUs, for each of 8 processes
+             weights                2.76 GB  (bfloat16, a part of 8 and rooms)
+             gradients              5.51 GB  (a part of 8 and rooms)
+             master weights         3.37 GB  (a part of 8)
+             optimizer              6.74 GB  (adamw, a part of 8)
+             activations            2.07 GB  (recompute block; none 17.76, selective 12.88)
+             exchange               0.10 GB
+             scratch                0.07 GB
+             total                 20.62 GB
+             if offloaded          10.51 GB  and 10.11 GB of host memory (--offload-optimizer)
+END
+sed '/^clusters/,$d' plan.txt | cmp -s - expected.txt || fail "the plan has changed: $(diff expected.txt plan.txt)"
+
+echo "--- 13B and 70B, as docs/scaling.md has them"
+total() { # MODEL GPUS SHARD LOW HIGH [OPTIONS...]
+    plan --model "$1" --max-length 4096 --recompute block --gpus "$2" --shard "$3" "${@:6}"
+    between total "$4" "$5"
+}
+total llama-2-13b 8 optimizer 100.5 100.7
+total llama-2-13b 8 gradients 58.3 58.5
+total llama-2-13b 8 parameters 37.1 37.4
+total llama-2-70b 8 parameters 174 175
+total llama-2-70b 64 parameters 38.5 38.7
+total llama-2-70b 8 parameters 30 31 --method lora
+
+echo "--- estimates: what is asked for, or all clusters when there are several GPUs"
+estimate() { # OPTIONS...
+    "$LATHE" train --dry-run --device cuda --dtype bfloat16 --model llama-2-7b --max-length 512 --micro-batch-size 1 "$@" \
+        >plan.txt 2>plan.err || grep "not enough memory" plan.err >/dev/null || fail "$*: $(cat plan.err)"
+    sed -n '/^clusters/,$p' plan.txt >clusters.txt
+}
+estimate
+[ ! -s clusters.txt ] || fail "one GPU is no cluster: $(cat clusters.txt)"
+estimate --gpus 4
+for name in 8xH100 64xH100 512xH100; do
+    grep "^ *$name  *[0-9]" clusters.txt >/dev/null || fail "no $name: $(cat clusters.txt)"
+done
+estimate --cluster 64xH100,8xH100 --shard parameters
+[ "$(awk 'NR > 2 && $2 ~ /^[0-9]/ { printf "%s ", $1 }' clusters.txt)" = "64xH100 8xH100 " ] || fail "which: $(cat clusters.txt)"
+grep "8xH100: --shard" clusters.txt >/dev/null || fail "no advice for a step that waits: $(cat clusters.txt)"
+
 echo "--- what does not fit is refused, with what would help"
 status=0
 "$LATHE" train --dry-run --device cpu --model dolly-v2-12b --max-length 2048 --micro-batch-size 64 >plan.txt 2>plan.err || status=$?
@@ -115,6 +165,8 @@ refuse "max-length" --dry-run --model llama-2-7b
 refuse "4096 positions" --dry-run --model llama-2-7b --max-length 5000
 refuse "llama-2-8b" --dry-run --model llama-2-8b --max-length 64
 refuse "gpt2-xl" --model gpt2-xl --max-length 64 --data d.h5 --output o # only a plan can do without the model
+refuse "there are 8xH100, 64xH100, 512xH100" --dry-run --model llama-2-7b --max-length 64 --cluster 8xH10
+refuse "a plan for the CPU" --dry-run --model gpt2-124m --max-length 64 --device cpu --cluster 8xH100
 refuse "--data" --dry-run --model llama-2-7b --max-length 64 --method prompt --prompt-tuning-init text \
     --prompt-tuning-init-text x
 echo "all well"
