@@ -22,8 +22,6 @@
 #define STUCK_LIMIT 3.0  /* seconds for mpirun to see that a process has ended */
 #define BACKOFF     1.0  /* seconds before the first restart */
 
-enum { EXIT_WATCHDOG = 76, TORCHRUN_VARIABLES = 8 };
-
 /* --- The plan ----------------------------------------------------------------------------------
  */
 
@@ -322,7 +320,7 @@ static failure find_cause(const launch *l, const lt_processes_end *end)
     int signal = l->plan->by_mpi ? r->signal : end->signal;
     int rank = !l->plan->by_mpi ? end->first : r->rank_is_known ? r->rank : -1;
     /* the watchdog's word comes before the signals by which mpirun ended the others */
-    if (r->abort_code == EXIT_WATCHDOG) return (failure){rank, 0, EXIT_WATCHDOG};
+    if (r->abort_code == LT_EXIT_WATCHDOG) return (failure){rank, 0, LT_EXIT_WATCHDOG};
     bool ended_by_signal = signal || end->signal;
     return (failure){rank, signal, ended_by_signal ? LT_EXIT_FAILURE : end->exit_code};
 }
@@ -342,7 +340,7 @@ static void tell_failure(const launch *l, const lt_processes_end *end, const fai
     if (f->signal)
         fprintf(stderr, "lathe: error: %s was killed by signal %d (%s); all processes were ended\n",
                 who, f->signal, strsignal(f->signal));
-    else if (f->code == EXIT_WATCHDOG)
+    else if (f->code == LT_EXIT_WATCHDOG)
         fprintf(stderr,
                 "lathe: error: %s made no progress or waited for one that made none; all processes "
                 "were ended, and %s/logs has what each was doing\n",

@@ -14,6 +14,9 @@ typedef enum lt_launcher {
     LT_LAUNCHER_SLURM,    /* srun: MPI where it was built with it, else as torchrun */
 } lt_launcher;
 
+/* The exit code of a process that its watchdog ended. */
+enum { LT_EXIT_WATCHDOG = 76 };
+
 typedef struct lt_launch_place {
     lt_launcher launcher;
     int rank, world_size;       /* 0 of 1 alone */

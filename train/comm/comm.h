@@ -104,8 +104,6 @@ lt_status lt_comm_check_sequence(lt_comm *comm, lt_err *err);
  * return. */
 _Noreturn void lt_comm_abort(lt_comm *comm, const char *message, int exit_code);
 
-enum { LT_EXIT_WATCHDOG = 76 };
-
 /* --- Watchdog --------------------------------------------------------------------------------- */
 
 /* What is being done: "forward" in step 12 (0: before the first). Each call, and each collective

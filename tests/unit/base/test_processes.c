@@ -237,7 +237,7 @@ static void one_that_is_stuck_is_killed(void **state)
     settings.is_stuck = is_the_second;
     settings.stuck_limit = 0.5;
     settings.context = &seen;
-    const shells s = {{"exec sleep 20", "trap '' TERM; sleep 20"}, 2};
+    const shells s = {{"exec sleep 20", "trap '' TERM; exec sleep 20"}, 2};
     double begin = now();
     lt_processes_end end = run_well(&s, settings);
     assert_true(now() - begin < 5);
