@@ -116,7 +116,7 @@ typedef struct lt_watchdog {
     pthread_mutex_t lock; /* of `stop` alone */
     pthread_cond_t stopped;
     bool stop;
-    double timeout;
+    double timeout, opening; /* seconds: without progress, and while it opens */
     _Atomic int64_t step;
     _Atomic(const char *) phase;
     _Atomic uint64_t beats;   /* heartbeats so far */

@@ -13,6 +13,7 @@
 
 #define ABORT_LIMIT   10 /* seconds to tell the others */
 #define WARM_UP       3  /* as many timeouts for the first step: reading, planning, connecting */
+#define OPENING       10 /* seconds at least until all have found each other */
 #define SHORTEST_TICK 0.01
 #define LONGEST_TICK  1.0
 
@@ -146,8 +147,10 @@ static bool told_to_stop(lt_watchdog *w, double seconds)
     return stop;
 }
 
-static double limit_of(const lt_watchdog *w)
+static double limit_of(const lt_comm *comm)
 {
+    const lt_watchdog *w = &comm->watchdog;
+    if (!atomic_load(&comm->opened)) return w->opening;
     double usual = atomic_load(&w->steps_begun) < 2 ? WARM_UP * w->timeout : w->timeout;
     return usual + atomic_load(&w->allowance);
 }
@@ -172,7 +175,7 @@ static void *watch(void *argument)
         /* much more than a tick: the process was stopped, which is no fault of the others */
         idle = same_progress(current, last) ? idle + (elapsed < 2 * tick ? elapsed : tick) : 0;
         last = current;
-        if (idle > limit_of(w)) end_for_standing_still(comm, idle);
+        if (idle > limit_of(comm)) end_for_standing_still(comm, idle);
     }
     return NULL;
 }
@@ -185,6 +188,7 @@ lt_status lt_watchdog_start(lt_comm *comm, double timeout, lt_err *err)
     atomic_store(&w->phase, "opening");
     if (comm->size == 1 || timeout <= 0) return LT_OK;
     w->timeout = timeout;
+    w->opening = WARM_UP * timeout > OPENING ? WARM_UP * timeout : OPENING;
     pthread_mutex_init(&w->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
