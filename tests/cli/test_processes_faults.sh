@@ -151,7 +151,7 @@ stop_one() {
     checkpoints_are_whole stopped
     [ "$status" = 76 ] || fail "a run with a stopped process ended with $status: $(tail -5 run.log)"
     # the last collectives, unless it had not come to any
-    grep -h '^ *#[0-9]* ' stopped/logs/rank-*.log >/dev/null ||
+    grep -h '^ *#[0-9]* ' stopped/logs/rank-*.log >/dev/null 2>&1 ||
         { [ "$1" = any ] && grep 'no progress' run.log >/dev/null; } ||
         fail "no flight record in $(ls stopped/logs): $(tail -5 run.log)"
     rm -rf stopped
