@@ -218,13 +218,23 @@ static void note_end(group *g, int index, int status, bool found_together)
     end->exit_code = signal ? 0 : WEXITSTATUS(status);
 }
 
+/* What it has started and left behind goes with it, while its number is still its own. */
+static bool has_ended(const child *c, int *status)
+{
+    siginfo_t info = {0};
+    int code = waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOHANG | WNOWAIT);
+    if (code != 0 || info.si_pid != c->pid) return false;
+    kill(-c->pid, SIGKILL);
+    return waitpid(c->pid, status, 0) == c->pid;
+}
+
 static void reap(group *g)
 {
     bool none_before = g->end->first < 0, failed = false, orderly = false;
     for (int i = 0; i < g->settings->count; i++) {
         child *c = &g->children[i];
         int status;
-        if (!c->running || waitpid(c->pid, &status, WNOHANG) != c->pid) continue;
+        if (!c->running || !has_ended(c, &status)) continue;
         c->running = false;
         g->running--;
         note_end(g, i, status, none_before);

@@ -1,5 +1,6 @@
 /* Programs that run together and end together: when one fails, the others are ended, and none lives
- * on when the process that started them dies, however it dies.
+ * on when the process that started them dies, however it dies. What a child leaves behind is
+ * killed.
  *
  * Each child has a process group of its own, so that Ctrl-C in a terminal reaches only the process
  * that started them, which passes it on. While they run, that process takes SIGINT, SIGTERM,

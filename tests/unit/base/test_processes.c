@@ -111,6 +111,19 @@ static void a_signal_comes_before_a_code(void **state)
     assert_int_equal(end.signal, SIGSEGV);
 }
 
+/* Gone, or waiting for init to take its remains. */
+static void expect_ended(pid_t pid)
+{
+    char status[64], line[256] = "";
+    for (int i = 0; i < 50 && kill(pid, 0) == 0; i++)
+        usleep(10000);
+    snprintf(status, sizeof status, "/proc/%d/stat", (int)pid);
+    FILE *left = fopen(status, "r");
+    if (left && fgets(line, sizeof line, left) && !strstr(line, ") Z"))
+        fail_msg("process %d is left: %s", (int)pid, line);
+    if (left) fclose(left);
+}
+
 /* Also what ignores SIGTERM, is stopped, or has started others. */
 static void the_others_are_ended(void **state)
 {
@@ -131,19 +144,28 @@ static void the_others_are_ended(void **state)
     int pids = 0;
     while (fgets(text, sizeof text, file)) {
         pid_t pid = atoi(text);
-        for (int i = 0; i < 50 && kill(pid, 0) == 0; i++)
-            usleep(10000); /* init has yet to take the grandchild's remains */
-        char status[64], line[256] = "";
-        snprintf(status, sizeof status, "/proc/%d/stat", (int)pid);
-        FILE *left = fopen(status, "r");
-        if (left && fgets(line, sizeof line, left) && !strstr(line, ") Z"))
-            fail_msg("process %d is left: %s", (int)pid, line);
-        if (left) fclose(left);
+        expect_ended(pid);
         pids++;
     }
     fclose(file);
     unlink(path);
     assert_int_equal(pids, 4);
+}
+
+static void what_is_left_behind_is_ended(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/lathe-processes-XXXXXX", text[256] = {0};
+    close(mkstemp(path));
+    setenv("PIDS", path, 1);
+    const shells s = {{"sleep 20 & echo $! >>$PIDS; exit 0"}, 1};
+    assert_int_equal(run_well(&s, quick).first, -1);
+    FILE *file = fopen(path, "r");
+    assert_non_null(fgets(text, sizeof text, file));
+    fclose(file);
+    unlink(path);
+    pid_t pid = atoi(text);
+    expect_ended(pid);
 }
 
 static void an_orderly_end_leaves_time(void **state)
@@ -358,6 +380,7 @@ int main(void)
         cmocka_unit_test(the_first_failure_is_the_cause),
         cmocka_unit_test(a_signal_comes_before_a_code),
         cmocka_unit_test(the_others_are_ended),
+        cmocka_unit_test(what_is_left_behind_is_ended),
         cmocka_unit_test(an_orderly_end_leaves_time),
         cmocka_unit_test(stop_signals_are_passed_on_once),
         cmocka_unit_test(another_signal_can_stand_for_it),
