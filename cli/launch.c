@@ -22,6 +22,8 @@
 #define STUCK_LIMIT 3.0  /* seconds for mpirun to see that a process has ended */
 #define BACKOFF     1.0  /* seconds before the first restart */
 
+enum { SHELL_SIGNAL = 128 }; /* and the signal: the exit code of what a signal ended */
+
 /* --- The plan ----------------------------------------------------------------------------------
  */
 
@@ -318,6 +320,9 @@ static failure find_cause(const launch *l, const lt_processes_end *end)
 {
     const lt_mpirun_report *r = &l->report;
     int signal = l->plan->by_mpi ? r->signal : end->signal;
+    /* of one that was killed as it began mpirun tells no more than a shell would */
+    bool by_code = end->exit_code > SHELL_SIGNAL && end->exit_code != LT_EXIT_INTERRUPTED;
+    if (l->plan->by_mpi && !signal && by_code) signal = end->exit_code - SHELL_SIGNAL;
     int rank = !l->plan->by_mpi ? end->first : r->rank_is_known ? r->rank : -1;
     /* the watchdog's word comes before the signals by which mpirun ended the others */
     if (r->abort_code == LT_EXIT_WATCHDOG) return (failure){rank, 0, LT_EXIT_WATCHDOG};

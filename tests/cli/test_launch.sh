@@ -136,6 +136,7 @@ play 3 'lathe: error: rank 1 ended with code 3' 'echo $rule >&2; echo "  Process
 play 1 'There are not enough slots' 'echo $rule >&2; echo "There are not enough slots" >&2; echo $rule >&2; exit 1'
 grep "lathe: error: $LATHE_MPIRUN ended with code 1" err.log >/dev/null || fail "no end: $(cat err.log)"
 play 1 "lathe: error: $LATHE_MPIRUN was killed by signal 9" 'kill -9 $$'
+play 1 'lathe: error: a process was killed by signal 9' 'echo "mpirun: aborted"; exit 137'
 play 130 '' 'exit 130' --max-restarts 2
 [ ! -s err.log ] || fail "an interruption is no failure: $(cat err.log)"
 
@@ -198,7 +199,7 @@ grep '^saved many/checkpoint' many.log >/dev/null || fail "no checkpoint after S
 # --- By mpirun itself, a mistake is told once -------------------------------------------------------------------------
 
 unset LATHE_MPIRUN
-if command -v mpirun >/dev/null && mpirun --version | grep 'Open MPI' >/dev/null; then
+if command -v mpirun >/dev/null && mpirun --version | grep open-mpi.org >/dev/null; then
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     expect 2 'unknown option' mpirun --oversubscribe -n 2 "$LATHE" train --model model --oops 3
     says_once 'lathe: error'
