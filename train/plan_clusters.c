@@ -11,20 +11,11 @@ enum { MAX_CLUSTERS = 8, MOST_ACCUMULATED = 64 };
 #define GOOD_EFFICIENCY 0.9
 #define WORTH_SAYING    1.05 /* times as fast */
 
-const char *lt_shard_name(lt_shard level)
-{
-    static const char *const names[LT_SHARD_LEVELS] = {"none", "optimizer", "gradients",
-                                                       "parameters"};
-    return names[level];
-}
-
 /* Of an adapter only the frozen model can be divided. */
 static lt_shard level_asked_for(const lt_trainer *t)
 {
-    int level = LT_SHARD_PARAMETERS;
-    while (level > LT_SHARD_NONE && strcmp(t->settings.shard, lt_shard_name((lt_shard)level)) != 0)
-        level--;
-    return t->has_adapter && level != LT_SHARD_PARAMETERS ? LT_SHARD_NONE : (lt_shard)level;
+    lt_shard level = lt_shard_by_name(t->settings.shard);
+    return t->has_adapter && level != LT_SHARD_PARAMETERS ? LT_SHARD_NONE : level;
 }
 
 /* --- The work of a step ------------------------------------------------------------------------

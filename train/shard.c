@@ -5,8 +5,24 @@
 #include "train/shard.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
+
+static const char *const names[LT_SHARD_LEVELS] = {"none", "optimizer", "gradients", "parameters"};
+
+const char *lt_shard_name(lt_shard level)
+{
+    return names[level];
+}
+
+lt_shard lt_shard_by_name(const char *name)
+{
+    int level = LT_SHARD_PARAMETERS;
+    while (level > LT_SHARD_NONE && strcmp(name, names[level]) != 0)
+        level--;
+    return (lt_shard)level;
+}
 
 /* What is under way of one unit. */
 typedef struct unit_traffic {

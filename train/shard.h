@@ -20,6 +20,10 @@
 #include "train/comm/comm.h"
 
 /* NULL for a world of one, which has nothing to exchange: every function takes it. */
+/* As --shard has it; a name that is none of them is LT_SHARD_NONE. */
+const char *lt_shard_name(lt_shard level);
+lt_shard lt_shard_by_name(const char *name);
+
 typedef struct lt_sharder lt_sharder;
 
 /* For a model loaded with `model->sharding`, whose observer it becomes. With LT_SHARD_PARAMETERS it

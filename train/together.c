@@ -90,22 +90,14 @@ static lt_status agree(void *context, lt_status mine, lt_err *err)
     return lt_comm_agree(context, mine, err);
 }
 
-static lt_shard shard_level(const char *name)
-{
-    int level = LT_SHARD_PARAMETERS;
-    while (level > LT_SHARD_NONE && strcmp(name, lt_shard_name((lt_shard)level)) != 0)
-        level--;
-    return (lt_shard)level;
-}
-
 /* An adapter's gradients and state are small, and whole everywhere. */
 static lt_status choose_sharding(lt_trainer *t, lt_err *err)
 {
-    const char *asked = t->settings.shard;
     bool of_adapter = strcmp(t->settings.method, "full") != 0;
     if (t->world_size == 1) return LT_OK;
-    t->sharding = (lt_sharding){
-        .level = shard_level(asked), .rank = t->place.rank, .world_size = (int)t->world_size};
+    t->sharding = (lt_sharding){.level = lt_shard_by_name(t->settings.shard),
+                                .rank = t->place.rank,
+                                .world_size = (int)t->world_size};
     if (!of_adapter || t->sharding.level == LT_SHARD_PARAMETERS) return LT_OK;
     if (t->sharding.level == LT_SHARD_GRADIENTS)
         LT_TRY(lt_notice(t, err,

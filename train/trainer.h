@@ -155,8 +155,6 @@ lt_status lt_trainer_plan(lt_trainer *trainer, lt_err *err);
  * available stays 0. */
 lt_status lt_trainer_plan_for(const lt_trainer *trainer, const lt_sharding *sharding,
                               lt_train_plan *out, lt_err *err);
-/* As --shard has it. */
-const char *lt_shard_name(lt_shard level);
 /* The estimates for clusters that a dry run ends with, where there are any. Appended.
  * (plan_clusters.c) */
 lt_status lt_describe_clusters(const lt_trainer *trainer, lt_buffer *out, lt_err *err);

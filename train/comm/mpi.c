@@ -23,7 +23,6 @@ lt_status lt_comm_mpi_open(lt_comm *comm, const lt_comm_settings *settings, lt_e
 
 #else
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +30,7 @@ lt_status lt_comm_mpi_open(lt_comm *comm, const lt_comm_settings *settings, lt_e
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "train/comm/mpi_collectives.h"
 
 #define TIMER_SLACK 1000UL /* nanoseconds */
@@ -324,14 +324,7 @@ static void set_defaults(void)
 
 static lt_status start_thread(mpi_state *s, lt_err *err)
 {
-    sigset_t all, before;
-    sigfillset(&all); /* signals are the main thread's */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&s->thread, NULL, serve, s);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
-        return lt_fail(err, LT_ERR_IO, "the thread for MPI can not be started: %s",
-                       strerror(failed));
+    LT_TRY(lt_thread_start(&s->thread, serve, s, "the thread for MPI", err));
     pthread_mutex_lock(&s->lock);
     while (!s->opened)
         pthread_cond_wait(&s->answered, &s->lock);

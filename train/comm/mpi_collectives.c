@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "model/formats/numbers.h"
 #include "train/comm/mpi_collectives.h"
 
 #define YIELDS         20
@@ -32,30 +33,13 @@ static lt_status check(int code, const char *call, lt_err *err)
 /* --- Sums of bf16, which MPI does not know -----------------------------------------------------
  */
 
-static float widen(uint16_t half)
-{
-    uint32_t bits = (uint32_t)half << 16;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-/* To nearest, ties to even; a NaN stays one. */
-static uint16_t narrow(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    if (x != x) return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 static void add_bf16(void *from, void *to, int *count, MPI_Datatype *type)
 {
     const uint16_t *a = from;
     uint16_t *b = to;
     (void)type;
     for (int i = 0; i < *count; i++)
-        b[i] = narrow(widen(a[i]) + widen(b[i]));
+        b[i] = lt_f32_to_bf16(lt_bf16_to_f32(a[i]) + lt_bf16_to_f32(b[i]));
 }
 
 static MPI_Datatype type_of(lt_dtype dtype)

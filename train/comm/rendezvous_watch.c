@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "train/comm/rendezvous_internal.h"
 
 enum { GOOD_BYE = 'b', FAILED = 'f', FAILED_HEAD = 5 };
@@ -152,15 +152,9 @@ static void *watch(void *argument)
 
 lt_status lt_rendezvous_watch_start(lt_rendezvous *rendezvous, lt_err *err)
 {
-    sigset_t all, before;
     if (pipe2(rendezvous->wake, O_CLOEXEC) != 0)
         return lt_fail(err, LT_ERR_IO, "making a pipe: %s", strerror(errno));
-    /* signals are for the thread that trains */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&rendezvous->thread, NULL, watch, rendezvous);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) return lt_fail(err, LT_ERR_IO, "starting a thread: %s", strerror(error));
+    LT_TRY(lt_thread_start(&rendezvous->thread, watch, rendezvous, "the thread for peers", err));
     rendezvous->watching = true;
     return LT_OK;
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "train/comm/internal.h"
 
 #define ABORT_LIMIT   10 /* seconds to tell the others */
@@ -184,7 +185,6 @@ lt_status lt_watchdog_start(lt_comm *comm, double timeout, lt_err *err)
 {
     lt_watchdog *w = &comm->watchdog;
     pthread_condattr_t monotonic;
-    sigset_t all, before;
     atomic_store(&w->phase, "opening");
     if (comm->size == 1 || timeout <= 0) return LT_OK;
     w->timeout = timeout;
@@ -194,13 +194,7 @@ lt_status lt_watchdog_start(lt_comm *comm, double timeout, lt_err *err)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&w->stopped, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    sigfillset(&all); /* signals are the main thread's */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&w->thread, NULL, watch, comm);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
-        return lt_fail(err, LT_ERR_IO, "the watchdog's thread can not be started: %s",
-                       strerror(failed));
+    LT_TRY(lt_thread_start(&w->thread, watch, comm, "the watchdog's thread", err));
     w->running = true;
     return LT_OK;
 }
