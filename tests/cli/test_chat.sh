@@ -176,7 +176,8 @@ if command -v script >/dev/null; then
     # Ctrl-C at the prompt, and in the middle of a long answer, of which a part stays; Ctrl-D leaves
     "$LATHE" init --family gpt2 --layers 2 --hidden-size 64 --heads 2 --max-position 30000 \
         --tokenizer "$tokenizer" --output long --seed 3 >/dev/null
-    echo "exec '$LATHE' chat --model long --max-new-tokens 0 --threads 1 --device cpu" >long.sh
+    # exec: a shell that stays (which one is the user's choice) would itself end by the Ctrl-C that it saw
+    chat="exec '$LATHE' chat --model long --max-new-tokens 0 --threads 1 --device cpu"
     # keys WAIT TEXT...: each TEXT once the terminal has shown WAIT; GROW: 40 bytes more than before
     keys() {
         local size=0
@@ -200,7 +201,7 @@ if command -v script >/dev/null; then
     }
     touch tty.txt
     keys '> ' '\003' 'or Ctrl-D leaves)' 'Hi\r' GROW '\003' 'stays in the conversation' '/save tty.json\r' \
-        'messages in tty.json' '\004' | timeout 120 script -q -f -c "bash long.sh" tty.txt >/dev/null 2>script.txt ||
+        'messages in tty.json' '\004' | timeout 120 script -q -f -c "$chat" tty.txt >/dev/null 2>script.txt ||
         echo "the keyboard and the terminal ended with ${PIPESTATUS[*]}: $(cat script.txt)"
     contains "$(tail -c 1000 tty.txt)" 'COMMAND_EXIT_CODE="0"' # chat's own
     contains "$(cat tty.txt)" "/help lists the commands"
