@@ -114,7 +114,8 @@ typedef struct lt_loader_settings {
     bool packing;       /* several documents in one row, each seeing only itself */
     bool shuffle;       /* a keyed permutation per epoch; else file order */
     uint64_t seed;
-    int64_t rank, world_size; /* row i of an epoch belongs to rank i % world_size; 0 and 1 alone */
+    int64_t rank, world_size; /* 0 and 1 alone. The micro-batches of an epoch are the same for any
+                               * number of ranks: number i is rank i % world_size's */
 } lt_loader_settings;
 
 /* Where the next batch comes from. Saved in checkpoints; restoring it continues with just the batch

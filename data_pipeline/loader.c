@@ -88,21 +88,22 @@ static void order_epoch(lt_loader *loader, int64_t epoch)
     loader->ordered_epoch = epoch;
 }
 
-/* Row `index` of this rank in the epoch, or -1 past its end. */
-static int64_t row_of_rank(const lt_loader *loader, int64_t index)
+/* Row `r` of this rank's `batch` in the epoch, or -1 past its end. */
+static int64_t row_at(const lt_loader *loader, int64_t batch, int64_t r)
 {
-    int64_t place = index * loader->settings.world_size + loader->settings.rank;
+    int64_t batch_of_all = batch * loader->settings.world_size + loader->settings.rank;
+    int64_t place = batch_of_all * loader->settings.rows + r;
     return place < loader->plan.row_count ? loader->epoch_order[place] : -1;
 }
 
 static void fill_slot(lt_loader *loader, slot *s)
 {
     const lt_row_plan *plan = &loader->plan;
-    const int64_t first = s->position.batch * loader->settings.rows;
+    const int64_t batch = s->position.batch;
     int64_t rows = 0, longest = 0;
     order_epoch(loader, s->position.epoch);
-    for (int64_t row;
-         rows < loader->settings.rows && (row = row_of_rank(loader, first + rows)) >= 0; rows++)
+    for (int64_t row; rows < loader->settings.rows && (row = row_at(loader, batch, rows)) >= 0;
+         rows++)
         longest = lt_max_i64(longest, row_length(plan, row));
     int64_t length = (longest + ALIGN_LENGTH - 1) / ALIGN_LENGTH * ALIGN_LENGTH;
     s->batch = (lt_batch){
@@ -116,7 +117,7 @@ static void fill_slot(lt_loader *loader, slot *s)
     const lt_tokenizer *tokenizer = lt_dataset_tokenizer(loader->dataset);
     int32_t pad = tokenizer ? lt_tokenizer_pad_id(tokenizer) : -1;
     for (int64_t r = 0; r < rows; r++) {
-        int64_t row = row_of_rank(loader, first + r), at = 0;
+        int64_t row = row_at(loader, batch, r), at = 0;
         for (int64_t i = plan->row_begin[row]; i < plan->row_begin[row + 1]; i++) {
             const lt_piece *piece = &plan->pieces[plan->order[i]];
             s->batch.trained_tokens += fill_piece(loader, piece, s, r, at);

@@ -79,7 +79,7 @@ static double necessary_flops(const lt_trainer *t, const batch_content *content,
            4.0 * width * passes * attended;
 }
 
-/* Masks of a micro-batch of this process, which no other one has. */
+/* Masks of a micro-batch, which no other one has: its number is the same whoever computes it. */
 static lt_dropout_mask dropout_of(const lt_trainer *t, int64_t micro_batch)
 {
     const int64_t number = t->state.step * t->settings.gradient_accumulation_steps + micro_batch;

@@ -96,6 +96,11 @@ for case in "${cases[@]}"; do
     compare "$n" "$case" "$method-1" --method "$method" --shard "$level"
 done
 
+echo "--- dropout masks belong to a micro-batch, whoever computes it"
+train 1 dropout-1 --method lora --lora-dropout 0.3
+compare 3 dropout-3 dropout-1 --method lora --lora-dropout 0.3
+cmp -s lora-1/final/adapter_model.safetensors dropout-1/final/adapter_model.safetensors && fail "no dropout"
+
 echo "--- the very same bits where nothing is summed in another order"
 for level in none optimizer; do
     train 2 "bits-$level" --shard "$level" --max-grad-norm 1e6

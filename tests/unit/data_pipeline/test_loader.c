@@ -148,6 +148,16 @@ static void text_is_cut_into_windows(void **state)
     lt_dataset_close(dataset);
 }
 
+static uint64_t digest(const lt_batch *batch)
+{
+    uint64_t sum = (uint64_t)batch->rows * 31 + (uint64_t)batch->length;
+    for (int64_t i = 0; i < batch->rows * batch->length; i++)
+        sum = sum * 0x9E3779B97F4A7C15u + (uint32_t)batch->input_ids[i] * 7 +
+              (uint32_t)batch->targets[i] * 5 + (uint32_t)batch->positions[i] * 3 +
+              (uint32_t)batch->first_key[i];
+    return sum;
+}
+
 static void ranks_share_the_rows(void **state)
 {
     (void)state;
@@ -174,24 +184,51 @@ static void ranks_share_the_rows(void **state)
         }
         free(lessons);
     }
-    /* More ranks than rows: the ones without get empty batches. */
+    lt_dataset_close(dataset);
+}
+
+/* Batch k of n ranks is batches k * n to k * n + n - 1 of one, so that nothing about a micro-batch
+ * (its padding, its dropout masks) tells how many processes there are. */
+static void ranks_take_turns_at_the_same_batches(void **state)
+{
+    (void)state;
+    lt_dataset *dataset = make_dataset(501, 40, LT_FORMAT_DOLLY);
+    lt_loader_settings settings = {.rows = 7, .max_length = 40, .packing = true, .shuffle = true};
+    lt_loader *alone = make_loader(dataset, settings), *ranks[3];
+    const int64_t count = lt_loader_batches_per_epoch(alone);
+    for (settings.world_size = 2; settings.world_size <= 3; settings.world_size++) {
+        const int64_t world = settings.world_size;
+        assert_int_equal(lt_loader_seek(alone, (lt_loader_position){0}, NULL), LT_OK);
+        for (int64_t rank = 0; rank < world; rank++) {
+            settings.rank = rank;
+            ranks[rank] = make_loader(dataset, settings);
+            assert_int_equal(lt_loader_batches_per_epoch(ranks[rank]), (count + world - 1) / world);
+        }
+        for (int64_t i = 0; i < (count + world - 1) / world * world; i++) {
+            lt_batch mine = next(ranks[i % world]);
+            if (i >= count) {
+                assert_int_equal(mine.rows, 0);
+                continue;
+            }
+            lt_batch same = next(alone);
+            assert_true(digest(&mine) == digest(&same));
+        }
+        for (int64_t rank = 0; rank < world; rank++)
+            lt_loader_free(ranks[rank]);
+    }
+    lt_loader_free(alone);
+    lt_dataset_close(dataset);
+}
+
+static void ranks_without_rows_get_empty_batches(void **state)
+{
+    (void)state;
     lt_dataset *tiny = make_dataset(2, 10, LT_FORMAT_DOLLY);
     lt_loader *loader = make_loader(
         tiny, (lt_loader_settings){.rows = 4, .max_length = 16, .rank = 2, .world_size = 3});
     assert_int_equal(next(loader).rows, 0);
     lt_loader_free(loader);
     lt_dataset_close(tiny);
-    lt_dataset_close(dataset);
-}
-
-static uint64_t digest(const lt_batch *batch)
-{
-    uint64_t sum = (uint64_t)batch->rows * 31 + (uint64_t)batch->length;
-    for (int64_t i = 0; i < batch->rows * batch->length; i++)
-        sum = sum * 0x9E3779B97F4A7C15u + (uint32_t)batch->input_ids[i] * 7 +
-              (uint32_t)batch->targets[i] * 5 + (uint32_t)batch->positions[i] * 3 +
-              (uint32_t)batch->first_key[i];
-    return sum;
 }
 
 static void seeking_gives_the_same_batches(void **state)
@@ -286,6 +323,8 @@ int main(void)
         cmocka_unit_test(packed_and_unpacked_teach_the_same),
         cmocka_unit_test(text_is_cut_into_windows),
         cmocka_unit_test(ranks_share_the_rows),
+        cmocka_unit_test(ranks_take_turns_at_the_same_batches),
+        cmocka_unit_test(ranks_without_rows_get_empty_batches),
         cmocka_unit_test(seeking_gives_the_same_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
