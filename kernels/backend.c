@@ -46,10 +46,10 @@ static bool has_avx512(void)
 #endif
 
 static const isa isas[] = {
-    {"ref", "cpu-ref", always, NULL},
+    [LT_ISA_REF] = {"ref", "cpu-ref", always, NULL},
 #ifdef LT_HAVE_X86
-    {"avx2", "cpu-avx2", has_avx2, lt_avx2_fill},
-    {"avx512", "cpu-avx512", has_avx512, lt_avx512_fill},
+    [LT_ISA_AVX2] = {"avx2", "cpu-avx2", has_avx2, lt_avx2_fill},
+    [LT_ISA_AVX512] = {"avx512", "cpu-avx512", has_avx512, lt_avx512_fill},
 #endif
 };
 #define ISA_COUNT (sizeof isas / sizeof isas[0])
@@ -73,6 +73,12 @@ static lt_status choose_isa(const char *name, const isa **out, lt_err *err)
     }
     return lt_fail(err, LT_ERR_USAGE,
                    "%s: unknown instruction set \"%s\"; known: ref, avx2, avx512", source, name);
+}
+
+lt_isa lt_cpu_isa(void)
+{
+    const isa *chosen = NULL;
+    return choose_isa(NULL, &chosen, NULL) == LT_OK ? (lt_isa)(chosen - isas) : LT_ISA_REF;
 }
 
 /* --- Creation -------------------------------------------------------------------------------- */

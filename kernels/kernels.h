@@ -487,6 +487,9 @@ typedef enum lt_matmul_choice {
     LT_MATMUL_CUBLAS
 } lt_matmul_choice;
 
+/* What code for the CPU is compiled for, worst first. */
+typedef enum lt_isa { LT_ISA_REF, LT_ISA_AVX2, LT_ISA_AVX512, LT_ISA_COUNT } lt_isa;
+
 typedef struct lt_backend_settings {
     lt_device device;
     const char *isa; /* CPU: "ref", "avx2", "avx512"; NULL: LATHE_ISA from the environment, else the
@@ -504,6 +507,9 @@ lt_status lt_backend_create(const lt_backend_settings *settings, lt_backend **ou
 /* The reference operations with `real` = double, single-threaded: for gradient checks. */
 lt_status lt_backend_create_double(lt_backend **out, lt_err *err);
 void lt_backend_free(lt_backend *backend);
+/* What a backend for the CPU is by default, for code outside of backends that is compiled once for
+ * each ISA. LT_ISA_REF where creating that backend would fail. */
+lt_isa lt_cpu_isa(void);
 
 /* lt_matmul(backend, &args, err) and so on: check that the slot is there, then call it. Shapes and
  * dtypes that do not fit together are LT_ERR_USAGE naming the operation and the tensor. */

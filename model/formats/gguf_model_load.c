@@ -105,16 +105,29 @@ done:
 /* --- Converting --------------------------------------------------------------------------------
  */
 
-/* Canonical rows [first, first + count) of one part, a row at a time. */
+/* Canonical rows [first, first + count) of one part; a row at a time where the file has another
+ * order. */
 static void decode_rows(const source *s, int part, int64_t first, int64_t count, float *out)
 {
     const lt_gguf_tensor *tensor = s->tensors[part];
     const lt_gguf_part *p = &s->parts[part];
     size_t row_bytes = lt_gguf_row_bytes(tensor->type, p->columns);
-    for (int64_t i = 0; i < count; i++) {
+    int64_t run = p->turned > 0 ? 1 : count;
+    for (int64_t i = 0; i < count; i += run) {
         size_t place = (size_t)lt_gguf_file_row(p, first + i) * row_bytes;
-        lt_gguf_decode(tensor->type, tensor->data + place, p->columns, out + i * p->columns);
+        lt_gguf_decode(tensor->type, tensor->data + place, run * p->columns, out + i * p->columns);
     }
+}
+
+/* Row `first` and those after it, where the file has the very bytes that memory will have. */
+static const void *stored_rows(const source *s, int part, int64_t first, lt_dtype dtype)
+{
+    const lt_gguf_tensor *tensor = s->tensors[part];
+    const lt_gguf_part *p = &s->parts[part];
+    bool same = (dtype == LT_F32 && tensor->type == LT_GGUF_F32) ||
+                (dtype == LT_BF16 && tensor->type == LT_GGUF_BF16);
+    size_t place = (size_t)first * lt_gguf_row_bytes(tensor->type, p->columns);
+    return same && p->turned == 0 ? tensor->data + place : NULL;
 }
 
 /* Some rows of a part, all the way to the device. */
@@ -127,20 +140,22 @@ static lt_status convert_rows(const lt_backend *backend, const source *s, int pa
     size_t size = lt_dtype_size(dtype);
     char *to = (char *)s->param->weight.data +
                (size_t)((s->parts[part].first_row + first) * columns) * size;
+    const void *stored = stored_rows(s, part, first, dtype);
+    if (stored) return backend->upload(backend, to, stored, (size_t)elements * size, err);
     float *values = malloc((size_t)elements * sizeof *values);
-    void *converted = malloc((size_t)elements * size);
+    void *converted = dtype == LT_F32 ? values : malloc((size_t)elements * size);
     if (!values || !converted) {
         status = lt_fail_nomem(err, (unsigned long long)elements * (sizeof *values + size),
                                "converting weights");
         goto done;
     }
     decode_rows(s, part, first, count, values);
-    lt_numbers_from_f32(values, elements, dtype, converted);
+    if (converted != values) lt_numbers_from_f32(values, elements, dtype, converted);
     status = backend->upload(backend, to, converted, (size_t)elements * size, err);
 
 done:
+    if (converted != values) free(converted);
     free(values);
-    free(converted);
     return status;
 }
 

@@ -80,15 +80,20 @@ static lt_status read_transposed(const lt_param_layout *layout, const lt_safeten
                                  const lt_safetensors_entry *entry, int64_t first, int64_t count,
                                  float *out, lt_err *err)
 {
-    enum { STRIP = 256 };
-    float strip[STRIP];
+    enum { STRIP = 256, TILE = 16 }; /* of so many columns, for the same cache lines of `out` */
+    float strips[TILE][STRIP];
+    int64_t columns = layout->columns;
     for (int64_t start = 0; start < count; start += STRIP) {
         int64_t width = lt_min_i64(STRIP, count - start);
-        for (int64_t column = 0; column < layout->columns; column++) {
-            LT_TRY(lt_safetensors_read_f32(file, entry, column * layout->rows + first + start,
-                                           width, strip, err));
+        for (int64_t column = 0; column < columns; column += TILE) {
+            int64_t height = lt_min_i64(TILE, columns - column);
+            for (int64_t k = 0; k < height; k++)
+                LT_TRY(lt_safetensors_read_f32(file, entry,
+                                               (column + k) * layout->rows + first + start, width,
+                                               strips[k], err));
             for (int64_t i = 0; i < width; i++)
-                out[(start + i) * layout->columns + column] = strip[i];
+                for (int64_t k = 0; k < height; k++)
+                    out[(start + i) * columns + column + k] = strips[k][i];
         }
     }
     return LT_OK;

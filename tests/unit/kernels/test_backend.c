@@ -54,6 +54,7 @@ static void test_choice(void **state)
     lt_backend_free(backend);
     assert_int_equal(setenv("LATHE_ISA", "nonsense", 1), 0);
     assert_int_equal(lt_backend_create(NULL, &backend, &err), LT_ERR_USAGE);
+    assert_int_equal(lt_cpu_isa(), LT_ISA_REF);
     assert_int_equal(unsetenv("LATHE_ISA"), 0);
     assert_int_equal(lt_backend_create(NULL, &backend, &err), LT_OK);
     assert_true(backend->threads >= 1);

@@ -9,17 +9,24 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/fsio.h"
 #include "base/rng.h"
+#include "kernels/kernels.h"
 #include "model/formats/quants.h"
 
 static const struct golden_type {
     lt_gguf_type type;
     const char *name;
-    double worst; /* error of values between -1 and 1 */
+    double worst;     /* error of values between -1 and 1 */
+    const char *many; /* XXH3-128 of what ggml's quantize_row_*_ref makes of fill_many's values */
 } golden_types[] = {
-    {LT_GGUF_F16, "f16", 0x1p-11},  {LT_GGUF_BF16, "bf16", 0x1p-8}, {LT_GGUF_Q8_0, "q8_0", 0.0045},
-    {LT_GGUF_Q6_K, "q6_k", 0.025},  {LT_GGUF_Q5_0, "q5_0", 0.0651}, {LT_GGUF_Q4_K, "q4_k", 0.12},
-    {LT_GGUF_Q4_0, "q4_0", 0.1260},
+    {LT_GGUF_F16, "f16", 0x1p-11, "04c469c59f32d0aed145371855cbd020"},
+    {LT_GGUF_BF16, "bf16", 0x1p-8, "22b1f676ed3cd88033e43c099d0480a6"},
+    {LT_GGUF_Q8_0, "q8_0", 0.0045, "e8c6c21e29028e7eedc0a4d0a44c7583"},
+    {LT_GGUF_Q6_K, "q6_k", 0.025, "3cb9285387495a97623a84b020050fc6"},
+    {LT_GGUF_Q5_0, "q5_0", 0.0651, "ebdeeaa374080b25361ec8b4cfecaac0"},
+    {LT_GGUF_Q4_K, "q4_k", 0.12, "e4ddf987f0f34adb6137445b574f34c9"},
+    {LT_GGUF_Q4_0, "q4_0", 0.1260, "59983784c35b120afefe391cdcfaa91c"},
 };
 enum { TYPE_COUNT = sizeof golden_types / sizeof golden_types[0], PLAIN = 2 };
 
@@ -59,9 +66,19 @@ static float *values_of(const lt_gguf_tensor *tensor)
     return values;
 }
 
-static void encoding_is_ggmls(void **state)
+/* Calls `check` with each instruction set that this machine has. */
+static void with_every_isa(void (*check)(const char *isa))
 {
-    (void)state;
+    static const char *const names[LT_ISA_COUNT] = {"ref", "avx2", "avx512"};
+    for (lt_isa isa = 0; isa < LT_ISA_COUNT; isa++) {
+        assert_int_equal(setenv("LATHE_ISA", names[isa], 1), 0);
+        if (lt_cpu_isa() == isa) check(names[isa]);
+    }
+    assert_int_equal(unsetenv("LATHE_ISA"), 0);
+}
+
+static void check_encoding(const char *isa)
+{
     const lt_gguf_tensor *from = tensor_of("values", "");
     float *values = values_of(from);
     for (int i = 0; i < TYPE_COUNT; i++) {
@@ -73,25 +90,66 @@ static void encoding_is_ggmls(void **state)
         for (int64_t row = 0; row < wanted->shape[0]; row++) {
             size_t bytes = lt_gguf_row_bytes(wanted->type, wanted->shape[1]);
             if (memcmp(out + (size_t)row * bytes, wanted->data + (size_t)row * bytes, bytes) != 0)
-                fail_msg("%s: row %d differs", golden_types[i].name, (int)row);
+                fail_msg("%s: row %d differs with %s", golden_types[i].name, (int)row, isa);
         }
         free(out);
     }
     free(values);
 }
 
-static void decoding_is_ggmls(void **state)
+/* Values of many magnitudes, and zeros that are negative. */
+static void fill_many(float *values, int64_t count)
+{
+    static const float sizes[] = {1, 1e-3f, 9e-16f, 6e-14f};
+    for (int64_t i = 0; i < count; i++) {
+        float x = 2 * (float)lt_random_uniform(7, 2, (uint64_t)i) - 1;
+        int64_t kind = i / 256 % 4;
+        if (kind == 1) x *= x * x;
+        if (kind == 2) x *= sizes[2 + i / 16 % 2];
+        if (kind == 3) x = i / 32 % 2 ? x * sizes[i / 16 % 4] : -0.0f;
+        values[i] = x;
+    }
+}
+
+static void check_many(const char *isa)
+{
+    enum { COUNT = 256 * 101 };
+    static float values[COUNT];
+    static unsigned char blocks[2 * COUNT];
+    fill_many(values, COUNT);
+    for (int t = 0; t < TYPE_COUNT; t++) {
+        const struct golden_type *type = &golden_types[t];
+        char hash[LT_HASH_TEXT_SIZE];
+        assert_int_equal(lt_gguf_encode(type->type, values, COUNT, blocks, NULL), LT_OK);
+        lt_hash_bytes(blocks, lt_gguf_row_bytes(type->type, COUNT), hash);
+        if (strcmp(hash, type->many) != 0) fail_msg("%s: %s with %s", type->name, hash, isa);
+    }
+}
+
+static void encoding_is_ggmls(void **state)
 {
     (void)state;
+    with_every_isa(check_encoding);
+    with_every_isa(check_many);
+}
+
+static void check_decoding(const char *isa)
+{
     for (int i = PLAIN; i < TYPE_COUNT; i++) {
         const lt_gguf_tensor *blocks = tensor_of(golden_types[i].name, ".random");
         const lt_gguf_tensor *wanted = tensor_of(golden_types[i].name, ".decoded");
         float *values = values_of(blocks);
         assert_int_equal(wanted->size, (size_t)count_of(blocks) * sizeof *values);
         if (memcmp(values, wanted->data, wanted->size) != 0)
-            fail_msg("%s: decoded otherwise", golden_types[i].name);
+            fail_msg("%s: decoded otherwise with %s", golden_types[i].name, isa);
         free(values);
     }
+}
+
+static void decoding_is_ggmls(void **state)
+{
+    (void)state;
+    with_every_isa(check_decoding);
 }
 
 /* Whatever the values: how far off a type may be. */
@@ -147,6 +205,11 @@ static void what_does_not_fit_is_refused(void **state)
         }
         values[200] = 3.4e38f;
         assert_int_equal(lt_gguf_encode(type, values, 256, out, NULL), LT_ERR_NUMERIC);
+        values[200] = 9e8f; /* a scale that f16 does not hold */
+        assert_int_equal(lt_gguf_encode(type, values, 256, out, NULL),
+                         type == LT_GGUF_BF16 ? LT_OK : LT_ERR_NUMERIC);
+        values[200] = 65519; /* rounds to the largest f16 */
+        assert_int_equal(lt_gguf_encode(type, values, 256, out, NULL), LT_OK);
         values[200] = -60000;
         assert_int_equal(lt_gguf_encode(type, values, 256, out, NULL), LT_OK);
     }
