@@ -81,6 +81,16 @@ lt_status lt_buffer_printf(lt_buffer *buffer, lt_err *err, const char *format, .
     return status;
 }
 
+lt_status lt_buffer_append_number(lt_buffer *buffer, double value, lt_err *err)
+{
+    char text[40];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value) break;
+    }
+    return lt_buffer_append_text(buffer, text, err);
+}
+
 const char *lt_buffer_text(const lt_buffer *buffer)
 {
     return buffer->data ? buffer->data : "";

@@ -21,6 +21,8 @@ lt_status lt_buffer_append(lt_buffer *buffer, const void *data, size_t size, lt_
 lt_status lt_buffer_append_text(lt_buffer *buffer, const char *text, lt_err *err);
 lt_status lt_buffer_printf(lt_buffer *buffer, lt_err *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* With as few digits, 15 to 17, as read back as the same number: 0.1, not 0.10000000000000001. */
+lt_status lt_buffer_append_number(lt_buffer *buffer, double value, lt_err *err);
 const char *lt_buffer_text(const lt_buffer *buffer); /* "" when empty, never NULL */
 
 /* Token ids. Owns `data`; a zeroed one is empty. */

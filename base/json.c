@@ -214,18 +214,14 @@ static lt_status write_string(const char *text, size_t size, lt_buffer *out, lt_
     return lt_buffer_append(out, "\"", 1, err);
 }
 
-/* 15 to 17 digits, as few as read back as the same double, and always recognisable as a real. */
+/* Always recognisable as a real. */
 static lt_status write_real(double value, lt_buffer *out, lt_err *err)
 {
     if (isnan(value)) return lt_buffer_append_text(out, "NaN", err);
     if (isinf(value)) return lt_buffer_append_text(out, value < 0 ? "-Infinity" : "Infinity", err);
-    char text[40];
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    if (!strpbrk(text, ".e")) strcat(text, ".0");
-    return lt_buffer_append_text(out, text, err);
+    size_t start = out->size;
+    LT_TRY(lt_buffer_append_number(out, value, err));
+    return strpbrk(out->data + start, ".e") ? LT_OK : lt_buffer_append_text(out, ".0", err);
 }
 
 static lt_status write_newline(int indent, int depth, lt_buffer *out, lt_err *err)

@@ -224,17 +224,6 @@ lt_status lt_options_to_json(const lt_option_table *table, const void *settings,
     return object ? LT_OK : lt_fail_nomem(err, 1024, "the settings");
 }
 
-/* The shortest digits that read back as the same number: 0.0003, not 0.00029999999999999997. */
-static lt_status append_number(lt_buffer *text, double value, lt_err *err)
-{
-    char digits[40];
-    for (int precision = 15; precision <= 17; precision++) {
-        snprintf(digits, sizeof digits, "%.*g", precision, value);
-        if (strtod(digits, NULL) == value) break;
-    }
-    return lt_buffer_append_text(text, digits, err);
-}
-
 /* JSON text is YAML, but for characters that YAML takes for line breaks or does not let stand for
  * themselves. They can only occur inside quotes, where both know \u. */
 static lt_status append_escaped(lt_buffer *text, const char *json, lt_err *err)
@@ -263,7 +252,7 @@ static lt_status append_escaped(lt_buffer *text, const char *json, lt_err *err)
 
 static lt_status append_value(lt_buffer *text, const json_t *value, lt_err *err)
 {
-    if (json_is_real(value)) return append_number(text, json_real_value(value), err);
+    if (json_is_real(value)) return lt_buffer_append_number(text, json_real_value(value), err);
     char *dumped = json_dumps(value, JSON_ENCODE_ANY);
     if (!dumped) return lt_fail_nomem(err, 1024, "the settings");
     lt_status status = append_escaped(text, dumped, err);

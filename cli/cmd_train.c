@@ -3,23 +3,18 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "cli/bar.h"
 #include "cli/cli.h"
+#include "cli/interrupt.h"
 #include "cli/launch.h"
 #include "train/train.h"
 
-enum { BAR_WIDTH = 24 };
-#define BAR_INTERVAL 0.1 /* seconds between redraws */
-
 typedef struct console {
-    bool terminal; /* a bar on the last line, redrawn in place */
-    bool bar_shown;
+    bool terminal; /* a bar on its last line */
+    lt_bar bar;
     double bar_drawn; /* elapsed seconds */
     double loss;      /* the last one known */
     int64_t first_step;
@@ -32,19 +27,11 @@ typedef struct console {
 
 static volatile sig_atomic_t interrupts, tells_of_signals;
 
-static void say(const char *text)
-{
-    ssize_t ignored = write(STDERR_FILENO, text, strlen(text));
-    (void)ignored;
-}
-
 static void on_signal(int number)
 {
     if (number == SIGINT && interrupts++ > 0) _exit(LT_EXIT_INTERRUPTED);
     lt_train_request_stop();
-    if (!tells_of_signals) return;
-    say(number == SIGINT ? "\nlathe: stopping after this step; again to stop at once\n"
-                         : "\nlathe: stopping after this step\n");
+    if (tells_of_signals) lt_say_stopping(number, "step");
 }
 
 /* Of several processes one tells that it was asked to stop, or the one that has started them. */
@@ -52,31 +39,12 @@ static void handle_signals(const lt_launch_place *place)
 {
     tells_of_signals = place->rank == 0 && !place->supervised;
     const int stopping[] = {SIGINT, SIGTERM, SIGUSR1};
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    for (int i = 0; i < 3; i++)
-        sigaction(stopping[i], &action, NULL);
+    lt_handle_signals(stopping, 3, SA_RESTART, on_signal);
     signal(SIGPIPE, SIG_IGN); /* a closed console is no reason to lose a run */
-    signal(SIGXFSZ, SIG_IGN); /* a file too large is then an error that can be told */
 }
 
 /* --- The bar -----------------------------------------------------------------------------------
  */
-
-static void clear_bar(console *c)
-{
-    if (c->bar_shown) fputs("\r\033[K", stdout);
-    c->bar_shown = false;
-}
-
-static void format_duration(double seconds, char out[32])
-{
-    int64_t s = isfinite(seconds) && seconds >= 0 && seconds < 1e9 ? (int64_t)(seconds + 0.5) : 0;
-    if (s >= 3600)
-        snprintf(out, 32, "%" PRId64 ":%02d:%02d", s / 3600, (int)(s / 60 % 60), (int)(s % 60));
-    else
-        snprintf(out, 32, "%d:%02d", (int)(s / 60), (int)(s % 60));
-}
 
 static double remaining_seconds(const console *c, const lt_progress_info *info)
 {
@@ -84,29 +52,16 @@ static double remaining_seconds(const console *c, const lt_progress_info *info)
     return done > 0 ? info->elapsed_seconds / done * (double)(info->total_steps - info->step) : 0;
 }
 
-static int terminal_width(void)
-{
-    struct winsize size;
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
 static void draw_bar(console *c, const lt_progress_info *info)
 {
     if (!c->terminal) return;
     bool last = info->step == info->total_steps;
-    if (!last && c->bar_shown && info->elapsed_seconds - c->bar_drawn < BAR_INTERVAL) return;
-    char cells[BAR_WIDTH + 1], eta[32], line[256];
-    double share = (double)info->step / (double)info->total_steps;
-    for (int i = 0; i < BAR_WIDTH; i++)
-        cells[i] = i < share * BAR_WIDTH ? '#' : '.';
-    cells[BAR_WIDTH] = '\0';
-    format_duration(remaining_seconds(c, info), eta);
-    snprintf(line, sizeof line, "[%s] %3.0f%%  step %" PRId64 "/%" PRId64 "  loss %.4f  ETA %s",
-             cells, 100 * share, info->step, info->total_steps, c->loss, eta);
-    /* a line that wraps can not be redrawn in place */
-    printf("\r\033[K%.*s", terminal_width() - 1, line);
-    fflush(stdout);
-    c->bar_shown = true;
+    if (!last && c->bar.shown && info->elapsed_seconds - c->bar_drawn < LT_BAR_INTERVAL) return;
+    char eta[32], text[256];
+    lt_cli_format_duration(remaining_seconds(c, info), eta);
+    snprintf(text, sizeof text, "step %" PRId64 "/%" PRId64 "  loss %.4f  ETA %s", info->step,
+             info->total_steps, c->loss, eta);
+    lt_bar_draw(&c->bar, (double)info->step / (double)info->total_steps, text);
     c->bar_drawn = info->elapsed_seconds;
 }
 
@@ -127,7 +82,8 @@ static void on_start(void *context, const lt_run_info *info)
 
 static void on_message(void *context, const char *text)
 {
-    clear_bar(context);
+    console *c = context;
+    lt_bar_clear(&c->bar);
     puts(text);
     fflush(stdout);
 }
@@ -141,7 +97,7 @@ static void on_step(void *context, const lt_step_info *info)
 {
     console *c = context;
     if (info->logging || !info->taken) {
-        clear_bar(c);
+        lt_bar_clear(&c->bar);
         int width = snprintf(NULL, 0, "%" PRId64, info->total_steps);
         printf("step %*" PRId64 "/%" PRId64 "  epoch %6.3f  loss %8.4f  accuracy %5.1f%%  norm "
                "%8.3f  lr %9.3e  %8.0f tok/s  %7.1f GFLOP/s  %7.0f ms",
@@ -165,7 +121,7 @@ static void on_progress(void *context, const lt_progress_info *info)
 static void on_evaluation(void *context, const lt_eval_info *info)
 {
     console *c = context;
-    clear_bar(c);
+    lt_bar_clear(&c->bar);
     printf("held out, step %" PRId64 ": loss %.4f  perplexity %.3f  accuracy %.1f%%  %" PRId64
            " tokens  %.1f s%s\n",
            info->step, info->loss, info->perplexity, 100 * info->accuracy, info->tokens,
@@ -175,7 +131,8 @@ static void on_evaluation(void *context, const lt_eval_info *info)
 
 static void on_save(void *context, const lt_save_info *info)
 {
-    clear_bar(context);
+    console *c = context;
+    lt_bar_clear(&c->bar);
     if (info->error)
         printf("warning: %s was not saved: %s; training goes on, what was saved before stays\n",
                info->path, info->error);
@@ -187,7 +144,7 @@ static void on_save(void *context, const lt_save_info *info)
 static void print_result(const console *c, const lt_train_result *result)
 {
     char duration[32];
-    format_duration(result->seconds, duration);
+    lt_cli_format_duration(result->seconds, duration);
     printf("\n%s after %" PRId64 " steps, %s; training loss %.4f",
            result->interrupted     ? "stopped"
            : result->stopped_early ? "stopped early, for want of a better held-out loss,"
@@ -222,18 +179,29 @@ static bool has_terminal(const lt_launch_place *place)
     return isatty(STDOUT_FILENO) && place->launcher != LT_LAUNCHER_MPI;
 }
 
-/* What is wrong for all of them rank 0 says, and then the others are ended; what it did not find
- * wrong this one says itself. */
-static void leave_it_to_rank_0(const lt_launch_place *place)
+static volatile sig_atomic_t own_code;
+
+static void end_with_own_code(int signal)
 {
+    (void)signal;
+    _exit(own_code);
+}
+
+/* What is wrong for all of them rank 0 says, and then the others are ended, with its exit code: of
+ * several that differ srun tells the highest. What rank 0 did not find wrong this one says itself.
+ */
+static void leave_it_to_rank_0(const lt_launch_place *place, lt_status status)
+{
+    enum { PATIENCE = 5 }; /* seconds; mpirun takes 3 to end those on other hosts */
     if (place->rank == 0) return;
-    signal(SIGTERM, SIG_DFL);
-    sleep(2);
+    own_code = lt_cli_exit_code(status);
+    signal(SIGTERM, end_with_own_code);
+    sleep(PATIENCE);
 }
 
 static int run(const lt_train_settings *settings, const lt_launch_place *place)
 {
-    console c = {.terminal = has_terminal(place), .loss = NAN};
+    console c = {.terminal = has_terminal(place), .bar = {.out = stdout}, .loss = NAN};
     const lt_train_observer observer = {.context = &c,
                                         .start = on_start,
                                         .message = on_message,
@@ -246,9 +214,9 @@ static int run(const lt_train_settings *settings, const lt_launch_place *place)
     handle_signals(place);
     lt_status status = lt_train(settings, &observer, 1, &result, &err);
     tells_of_signals = 0; /* mpirun ends those that are late with one */
-    clear_bar(&c);
+    lt_bar_clear(&c.bar);
     if (status != LT_OK) {
-        leave_it_to_rank_0(place);
+        leave_it_to_rank_0(place, status);
         return result.is_main ? lt_cli_fail(status, &err) : lt_cli_exit_code(status);
     }
     if (settings->dry_run) return LT_EXIT_OK;
@@ -276,7 +244,7 @@ static int start(lt_train_settings *settings, const lt_launch_place *place, int 
     if (status == LT_OK) status = lt_launch_take_device(place, settings, &err);
     if (status == LT_OK)
         return plan.count > 0 ? lt_launch_run(&plan, settings, argc, argv) : run(settings, place);
-    leave_it_to_rank_0(place);
+    leave_it_to_rank_0(place, status);
     return lt_cli_fail(status, &err);
 }
 
@@ -293,7 +261,7 @@ int lt_cmd_train(int argc, char **argv)
     end_with_parent(&place);
     status = lt_options_parse(table, argc, argv, &settings, &options, &err);
     if (status != LT_OK) {
-        leave_it_to_rank_0(&place);
+        leave_it_to_rank_0(&place, status);
         code = lt_cli_refuse_options(table, status, &err);
     } else if (options.help) {
         if (place.rank == 0) code = lt_cli_print_help(table);

@@ -221,6 +221,7 @@ static lt_status add_gpus(const lt_launch_plan *plan, words *w, lt_err *err)
 static lt_status add_place(const lt_launch_plan *plan, int index, int port, words *w, lt_err *err)
 {
     static const char *const others[] = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"};
+    LT_TRY(add(w, err, "TORCHELASTIC_USE_AGENT_STORE"));
     if (plan->by_mpi) return add_all(w, others, sizeof others / sizeof *others, err);
     LT_TRY(add(w, err, "RANK=%d", index));
     LT_TRY(add(w, err, "WORLD_SIZE=%d", plan->count));
@@ -350,7 +351,7 @@ static void tell_failure(const launch *l, const lt_processes_end *end, const fai
                 "lathe: error: %s made no progress or waited for one that made none; all processes "
                 "were ended, and %s/logs has what each was doing\n",
                 who, l->settings->output);
-    else if (l->mpirun && r->is_stuck)
+    else if (l->mpirun && r->is_stuck && end->signal == SIGKILL)
         fprintf(stderr,
                 "lathe: error: %s did not notice that a process had ended, and was killed\n",
                 l->mpirun);

@@ -113,6 +113,20 @@ static lt_status refuse_half_a_pair(lt_err *err)
                    rank ? "RANK" : "WORLD_SIZE", rank ? "WORLD_SIZE" : "RANK");
 }
 
+/* torchrun's agent listens on MASTER_PORT for PyTorch's own processes. The ports next to it are
+ * those of other jobs on this host; and an even distance, since Linux chooses odd ports for those
+ * that listen, as torchrun's is by default, and even ones for those that connect. */
+static void step_aside(lt_launch_place *out)
+{
+    enum { DISTANCE = 1000 };
+    const char *agent = value_of("TORCHELASTIC_USE_AGENT_STORE");
+    bool is_taken = agent && strcmp(agent, "True") == 0;
+    if (out->launcher != LT_LAUNCHER_TORCHRUN || !is_taken || out->master_port == 0) return;
+    bool up = out->master_port <= MAX_PORT - DISTANCE;
+    out->master_port += up ? DISTANCE : -DISTANCE;
+    out->master_port_name = up ? "MASTER_PORT + 1000" : "MASTER_PORT - 1000";
+}
+
 static lt_status read_master(lt_launch_place *out, lt_err *err)
 {
     const char *address = value_of("MASTER_ADDR");
@@ -122,7 +136,9 @@ static lt_status read_master(lt_launch_place *out, lt_err *err)
                        "most %zu",
                        strlen(address), sizeof out->master_address - 1);
     if (address) strcpy(out->master_address, address);
-    return read_number("MASTER_PORT", 1, MAX_PORT, &out->master_port, err);
+    LT_TRY(read_number("MASTER_PORT", 1, MAX_PORT, &out->master_port, err));
+    step_aside(out);
+    return LT_OK;
 }
 
 lt_status lt_launch_find_place(lt_launch_place *out, lt_err *err)

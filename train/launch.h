@@ -22,17 +22,19 @@ typedef struct lt_launch_place {
     int rank, world_size;       /* 0 of 1 alone */
     int local_rank, local_size; /* on this host; local_size 0: not known */
     char host[64];
-    char master_address[256]; /* where rank 0 listens; "" when not given */
-    int master_port;          /* 0 when not given */
-    bool supervised;          /* lathe's own launcher is the parent */
-    int restart_count;        /* how often the launcher has started it again */
+    char master_address[256];     /* where rank 0 listens; "" when not given */
+    int master_port;              /* the port there; 0 when not given */
+    const char *master_port_name; /* what it is, for messages; NULL: MASTER_PORT */
+    bool supervised;              /* lathe's own launcher is the parent */
+    int restart_count;            /* how often the launcher has started it again */
 } lt_launch_place;
 
 /* From the environment, in this order: RANK and WORLD_SIZE; OMPI_COMM_WORLD_RANK, _SIZE,
  * _LOCAL_RANK, _LOCAL_SIZE; PMI_RANK, PMI_SIZE, MPI_LOCALRANKID, MPI_LOCALNRANKS; SLURM_PROCID,
  * SLURM_STEP_NUM_TASKS, SLURM_LOCALID (only inside a step of several tasks). MASTER_ADDR and
- * MASTER_PORT wherever they are. LT_ERR_USAGE for values that make no sense, naming the variable.
- */
+ * MASTER_PORT wherever they are; where torchrun itself listens on that port, as it does by default
+ * and says in TORCHELASTIC_USE_AGENT_STORE, the port is MASTER_PORT + 1000 (- 1000 where there is
+ * none). LT_ERR_USAGE for values that make no sense, naming the variable. */
 lt_status lt_launch_find_place(lt_launch_place *out, lt_err *err);
 
 /* The words of --gpus: "4" is the first four GPUs, "0,2,3" these, where one may stand twice. Fills

@@ -82,13 +82,18 @@ lt_status lt_optimizer_sum_squares(lt_optimizer *optimizer, const lt_model *mode
 /* Clips and steps, by these squares: the weights of the model it was created for. */
 lt_status lt_optimizer_apply(lt_optimizer *optimizer, const lt_optimizer_step *step, lt_err *err);
 
-/* optimizer.safetensors (optimizer_file.c), the same bytes for any number of processes and level of
+/* optimizer.safetensors (optimizer_file.c), beyond 5 GB optimizer-00001-of-0000N.safetensors and so
+ * on, the same bytes for any number of processes and level of
  * sharding, which each write, and read, their own parts: "m.NAME" and "v.NAME" for every trainable
  * row NAME, in the state's number type; in 8 bits "m_scale" and "v_scale" over all of them; with
  * bf16 weights "master.NAME", f32. Reading a file of another kind, or of other rows, is
  * LT_ERR_FORMAT. */
 lt_status lt_optimizer_save(const lt_optimizer *optimizer, const lt_model *model, const char *path,
                             const lt_file_group *group, lt_err *err);
+/* The same; files hold at most `shard_bytes` of tensors, a larger tensor has its own. */
+lt_status lt_optimizer_save_sharded(const lt_optimizer *optimizer, const lt_model *model,
+                                    const char *path, uint64_t shard_bytes,
+                                    const lt_file_group *group, lt_err *err);
 lt_status lt_optimizer_load(lt_optimizer *optimizer, const lt_model *model, const char *path,
                             lt_err *err);
 

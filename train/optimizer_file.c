@@ -1,5 +1,6 @@
-/* optimizer.safetensors: the optimizer's state in a checkpoint. The file knows nothing of
- * processes: each writes and reads what it steps, wherever that is in its own state. */
+/* optimizer.safetensors: the optimizer's state in a checkpoint, large ones in several files, as
+ * weights are. The files know nothing of processes: each writes and reads what it steps, wherever
+ * that is in its own state. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,8 @@ enum {
     MAX_PARTS = 5,
     CHUNK = 16 << 20 /* bytes that are fetched at a time */
 };
+#define ENDING      ".safetensors"
+#define SHARD_BYTES 5000000000u /* as weights have it */
 
 /* A part of the state, of which every row has its own tensor, or that is one tensor for all. */
 typedef struct part {
@@ -136,6 +139,54 @@ static void release(contents *c)
     free(c->chunk);
 }
 
+/* --- In which file -----------------------------------------------------------------------------
+ */
+
+static uint64_t bytes_of(const lt_safetensors_declaration *tensor)
+{
+    uint64_t elements = 1;
+    for (int i = 0; i < tensor->ndim; i++)
+        elements *= (uint64_t)tensor->shape[i];
+    return elements * lt_dtype_size(tensor->dtype);
+}
+
+/* The first tensor that is no longer in the file that begins with `first`. One beyond the limit has
+ * a file to itself. */
+static size_t end_of_file(const contents *c, size_t first, uint64_t shard_bytes)
+{
+    size_t end = first;
+    uint64_t filled = 0;
+    while (end < c->count && (end == first || filled + bytes_of(&c->tensors[end]) <= shard_bytes))
+        filled += bytes_of(&c->tensors[end++]);
+    return end;
+}
+
+static unsigned count_files(const contents *c, uint64_t shard_bytes)
+{
+    unsigned count = 0;
+    for (size_t at = 0; at < c->count; at = end_of_file(c, at, shard_bytes))
+        count++;
+    return count;
+}
+
+/* How much of a path its files have in common. */
+static int stem_of(const char *path)
+{
+    size_t length = strlen(path), ending = strlen(ENDING);
+    bool ends = length >= ending && strcmp(path + length - ending, ENDING) == 0;
+    return (int)(ends ? length - ending : length);
+}
+
+/* optimizer.safetensors, or optimizer-00001-of-00003.safetensors. */
+static lt_status file_path(const char *path, unsigned number, unsigned count, lt_buffer *out,
+                           lt_err *err)
+{
+    lt_buffer_clear(out);
+    if (count == 1) return lt_buffer_append_text(out, path, err);
+    return lt_buffer_printf(out, err, "%.*s-%05u-of-%05u" ENDING, stem_of(path), path, number,
+                            count);
+}
+
 /* --- What this process has of it ---------------------------------------------------------------
  */
 
@@ -213,10 +264,11 @@ static void write_run(const contents *c, const part *p, const run *r, lt_safeten
     }
 }
 
-static lt_status write_file(contents *c, const char *path, const lt_file_group *group, lt_err *err)
+static lt_status write_file(contents *c, size_t first, size_t end, const char *path,
+                            const lt_file_group *group, lt_err *err)
 {
     lt_safetensors_writer writer;
-    LT_TRY(lt_safetensors_begin(&writer, path, c->tensors, c->count, NULL, group, err));
+    LT_TRY(lt_safetensors_begin(&writer, path, c->tensors + first, end - first, NULL, group, err));
     for (size_t i = 0; i < writer.count && writer.status == LT_OK; i++) {
         if (group && !is_divided(c->model) && writer.dealt[i] != group->rank) continue;
         const content *content = &c->list[writer.tensors[i] - c->tensors];
@@ -227,20 +279,107 @@ static lt_status write_file(contents *c, const char *path, const lt_file_group *
     return lt_safetensors_end(&writer, err);
 }
 
-lt_status lt_optimizer_save(const lt_optimizer *optimizer, const lt_model *model, const char *path,
-                            const lt_file_group *group, lt_err *err)
+static lt_status write_files(contents *c, const char *path, uint64_t shard_bytes,
+                             const lt_file_group *group, lt_err *err)
+{
+    lt_buffer name = {0};
+    lt_status status = LT_OK;
+    unsigned count = count_files(c, shard_bytes), number = 1;
+    for (size_t first = 0, end; first < c->count; first = end, number++) {
+        end = end_of_file(c, first, shard_bytes);
+        status = file_path(path, number, count, &name, err);
+        LT_TRY_GOTO(status, lt_group_agree(group, status, err), done);
+        LT_TRY_GOTO(status, write_file(c, first, end, name.data, group, err), done);
+    }
+done:
+    lt_buffer_free(&name);
+    return status;
+}
+
+lt_status lt_optimizer_save_sharded(const lt_optimizer *optimizer, const lt_model *model,
+                                    const char *path, uint64_t shard_bytes,
+                                    const lt_file_group *group, lt_err *err)
 {
     contents c = {.optimizer = optimizer, .model = model};
     lt_status status = declare(&c, err);
     if (status == LT_OK) status = allocate_chunk(&c, err);
     status = lt_group_agree(group, status, err);
-    if (status == LT_OK) status = write_file(&c, path, group, err);
+    if (status == LT_OK) status = write_files(&c, path, shard_bytes, group, err);
     release(&c);
     return status;
 }
 
+lt_status lt_optimizer_save(const lt_optimizer *optimizer, const lt_model *model, const char *path,
+                            const lt_file_group *group, lt_err *err)
+{
+    return lt_optimizer_save_sharded(optimizer, model, path, SHARD_BYTES, group, err);
+}
+
 /* --- Reading -----------------------------------------------------------------------------------
  */
+
+typedef struct state_files {
+    lt_safetensors *items;
+    unsigned count;
+} state_files;
+
+static void close_files(state_files *files)
+{
+    for (unsigned f = 0; f < files->count; f++)
+        lt_safetensors_close(&files->items[f]);
+    free(files->items);
+}
+
+/* How many there are by their names; 1 where none says so. */
+static lt_status find_count(const char *path, unsigned *count, lt_err *err)
+{
+    lt_buffer directory = {0};
+    lt_name_list names = {0};
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    int stem = stem_of(name);
+    unsigned number, all;
+    *count = 1;
+    if (lt_path_exists(path)) return LT_OK;
+    lt_status status =
+        lt_buffer_printf(&directory, err, "%.*s", (int)(name - path), slash ? path : "");
+    if (status == LT_OK) status = lt_list_directory(slash ? directory.data : ".", &names, err);
+    for (size_t i = 0; i < names.count; i++)
+        if (strncmp(names.names[i], name, (size_t)stem) == 0 &&
+            sscanf(names.names[i] + stem, "-%5u-of-%5u" ENDING, &number, &all) == 2 && all > 0)
+            *count = all;
+    lt_name_list_free(&names);
+    lt_buffer_free(&directory);
+    return status;
+}
+
+static lt_status open_files(const char *path, state_files *out, lt_err *err)
+{
+    lt_buffer name = {0};
+    unsigned count = 1;
+    lt_status status = LT_OK;
+    LT_TRY_GOTO(status, find_count(path, &count, err), done);
+    out->items = calloc(count, sizeof *out->items);
+    if (!out->items) {
+        status = lt_fail_nomem(err, count * sizeof *out->items, "the optimizer's files");
+        goto done;
+    }
+    while (out->count < count) {
+        LT_TRY_GOTO(status, file_path(path, out->count + 1, count, &name, err), done);
+        LT_TRY_GOTO(status, lt_safetensors_open(name.data, &out->items[out->count], err), done);
+        out->count++;
+    }
+done:
+    lt_buffer_free(&name);
+    return status;
+}
+
+static const lt_safetensors_entry *find_tensor(const state_files *files, const char *name)
+{
+    const lt_safetensors_entry *entry = NULL;
+    for (unsigned f = 0; f < files->count && !entry; f++)
+        entry = lt_safetensors_find(&files->items[f], name);
+    return entry;
+}
 
 static const char *file_dtype(lt_dtype dtype)
 {
@@ -254,34 +393,46 @@ static const char *kind_of(const char *dtype)
     return lt_optimizer_name(strcmp(dtype, "BF16") == 0 ? LT_ADAMW_BF16 : LT_ADAMW);
 }
 
-/* Says it when the file is another optimizer's, rather than that some tensor is missing. */
-static lt_status check_kind(const contents *c, const lt_safetensors *file, lt_err *err)
+/* Says it when the files are another optimizer's, rather than that some tensor is missing. */
+static lt_status check_kind(const contents *c, const state_files *files, lt_err *err)
 {
     const lt_optimizer *o = c->optimizer;
+    const char *path = files->items[0].path;
     bool has_master = false, wants_master = o->device->real != LT_F32;
-    for (size_t i = 0; i < file->count; i++) {
-        const lt_safetensors_entry *entry = &file->entries[i];
-        has_master = has_master || strncmp(entry->name, "master.", 7) == 0;
-        bool moment = strncmp(entry->name, "m.", 2) == 0 || strncmp(entry->name, "v.", 2) == 0;
-        if (!moment || strcmp(entry->dtype, file_dtype(o->m.dtype)) == 0) continue;
-        return lt_fail(err, LT_ERR_FORMAT,
-                       "%s is the state of --optimizer %s (\"%s\" is %s); this run has "
-                       "--optimizer %s",
-                       file->path, kind_of(entry->dtype), entry->name, entry->dtype,
-                       lt_optimizer_name(o->settings.kind));
-    }
+    for (unsigned f = 0; f < files->count; f++)
+        for (size_t i = 0; i < files->items[f].count; i++) {
+            const lt_safetensors_entry *entry = &files->items[f].entries[i];
+            has_master = has_master || strncmp(entry->name, "master.", 7) == 0;
+            bool moment = strncmp(entry->name, "m.", 2) == 0 || strncmp(entry->name, "v.", 2) == 0;
+            if (!moment || strcmp(entry->dtype, file_dtype(o->m.dtype)) == 0) continue;
+            return lt_fail(err, LT_ERR_FORMAT,
+                           "%s is the state of --optimizer %s (\"%s\" is %s); this run has "
+                           "--optimizer %s",
+                           path, kind_of(entry->dtype), entry->name, entry->dtype,
+                           lt_optimizer_name(o->settings.kind));
+        }
     if (has_master == wants_master) return LT_OK;
     return lt_fail(err, LT_ERR_FORMAT,
                    "%s %s master weights: it is of a run with --dtype %s, and this one has "
                    "--dtype %s",
-                   file->path, has_master ? "holds" : "holds no",
-                   has_master ? "bfloat16" : "float32", wants_master ? "bfloat16" : "float32");
+                   path, has_master ? "holds" : "holds no", has_master ? "bfloat16" : "float32",
+                   wants_master ? "bfloat16" : "float32");
 }
 
-static lt_status copy_in(contents *c, const lt_safetensors *file, size_t index, lt_err *err)
+static lt_status check_count(const contents *c, const state_files *files, lt_err *err)
+{
+    size_t count = 0;
+    for (unsigned f = 0; f < files->count; f++)
+        count += files->items[f].count;
+    if (count == c->count) return LT_OK;
+    return lt_fail(err, LT_ERR_FORMAT, "%s has %zu tensors; %zu are expected", files->items[0].path,
+                   count, c->count);
+}
+
+static lt_status copy_in(contents *c, const state_files *files, size_t index, lt_err *err)
 {
     const lt_safetensors_declaration *expected = &c->tensors[index];
-    const lt_safetensors_entry *entry = lt_safetensors_find(file, expected->name);
+    const lt_safetensors_entry *entry = find_tensor(files, expected->name);
     const lt_backend *backend = c->optimizer->backend;
     if (!entry || strcmp(entry->dtype, file_dtype(expected->dtype)) != 0 ||
         entry->ndim != expected->ndim ||
@@ -289,7 +440,7 @@ static lt_status copy_in(contents *c, const lt_safetensors *file, size_t index, 
         return lt_fail(err, LT_ERR_FORMAT,
                        "%s: \"%s\" is missing or of another shape: it does not belong to this "
                        "model and these frozen layers",
-                       file->path, expected->name);
+                       files->items[0].path, expected->name);
     size_t size = lt_dtype_size(expected->dtype);
     char *state = c->list[index].part->state->data;
     list_runs(c, &c->list[index]);
@@ -306,18 +457,16 @@ lt_status lt_optimizer_load(lt_optimizer *optimizer, const lt_model *model, cons
                             lt_err *err)
 {
     contents c = {.optimizer = optimizer, .model = model};
-    lt_safetensors file = {0};
+    state_files files = {0};
     lt_status status;
     LT_TRY_GOTO(status, declare(&c, err), done);
-    LT_TRY_GOTO(status, lt_safetensors_open(path, &file, err), done);
-    LT_TRY_GOTO(status, check_kind(&c, &file, err), done);
-    if (file.count != c.count)
-        status = lt_fail(err, LT_ERR_FORMAT, "%s has %zu tensors; %zu are expected", path,
-                         file.count, c.count);
+    LT_TRY_GOTO(status, open_files(path, &files, err), done);
+    LT_TRY_GOTO(status, check_kind(&c, &files, err), done);
+    LT_TRY_GOTO(status, check_count(&c, &files, err), done);
     for (size_t i = 0; i < c.count && status == LT_OK; i++)
-        status = copy_in(&c, &file, i, err);
+        status = copy_in(&c, &files, i, err);
 done:
-    lt_safetensors_close(&file);
+    close_files(&files);
     release(&c);
     return status;
 }

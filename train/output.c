@@ -18,6 +18,14 @@
 #define SLOWEST_DISK        1e7 /* bytes/s, written, hashed and verified */
 #define BYTES_PER_PARAMETER 16  /* of a checkpoint, at most: weight, master weight, two moments */
 
+/* A process may wait for the disk of another much longer than for a step. */
+static void allow_for_disks(const lt_trainer *t, const char *phase)
+{
+    double bytes = (double)t->plan.model.parameters * BYTES_PER_PARAMETER;
+    lt_comm_heartbeat(t->comm, t->state.step, phase);
+    lt_comm_allow(t->comm, bytes / SLOWEST_DISK);
+}
+
 /* --- May the run start there? ------------------------------------------------------------------
  */
 
@@ -41,19 +49,74 @@ static bool holds(const char *directory, const char *name)
     return found;
 }
 
-/* Left by a run of the same settings that ended before its first checkpoint: nothing of it is worth
- * keeping, and the same command should simply work. */
-static bool is_false_start(const lt_trainer *t)
+static bool holds_rank_logs(const char *path)
 {
-    const char *output = t->settings.output;
+    lt_name_list names = {0};
+    bool ours = lt_list_directory(path, &names, NULL) == LT_OK;
+    for (size_t i = 0; i < names.count; i++) {
+        int rank, used = 0;
+        ours = ours && sscanf(names.names[i], "rank-%9d.log%n", &rank, &used) == 1 && used > 0 &&
+               names.names[i][used] == '\0';
+    }
+    lt_name_list_free(&names);
+    return ours;
+}
+
+/* What a run writes beside models and checkpoints, from its start on. */
+static bool is_record(const char *output, const char *name)
+{
+    static const char *const files[] = {"log.jsonl", "report.html", LT_TRAIN_CONFIG_FILE};
+    lt_buffer path = {0};
+    if (strncmp(name, "events.out.tfevents.", 20) == 0) return true;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (strcmp(name, files[i]) == 0) return true;
+    if (strcmp(name, "logs") != 0) return false;
+    bool ours = lt_path_join(&path, output, name, NULL) == LT_OK && holds_rank_logs(path.data);
+    lt_buffer_free(&path);
+    return ours;
+}
+
+static bool is_of_a_run(const char *output, const char *name)
+{
+    lt_buffer path = {0};
+    bool model = strcmp(name, "best") == 0 || strcmp(name, "final") == 0;
+    if (is_record(output, name)) return true;
+    if (lt_path_join(&path, output, name, NULL) != LT_OK) return false;
+    bool ours = model ? holds(path.data, LT_TRAINER_STATE_FILE)
+                      : strncmp(name, "checkpoint-", 11) == 0 && lt_is_checkpoint(path.data);
+    lt_buffer_free(&path);
+    return ours;
+}
+
+static bool holds_only_records(const char *output)
+{
+    lt_name_list names = {0};
+    bool only = lt_list_directory(output, &names, NULL) == LT_OK;
+    for (size_t i = 0; i < names.count; i++)
+        only = only && (lt_is_temporary_name(names.names[i]) || is_record(output, names.names[i]));
+    lt_name_list_free(&names);
+    return only;
+}
+
+static bool has_same_settings(const lt_trainer *t)
+{
     lt_buffer path = {0}, differences = {0};
-    bool same = !holds(output, "final") && holds(output, LT_TRAIN_CONFIG_FILE) &&
-                lt_path_join(&path, output, LT_TRAIN_CONFIG_FILE, NULL) == LT_OK &&
+    bool same = lt_path_join(&path, t->settings.output, LT_TRAIN_CONFIG_FILE, NULL) == LT_OK &&
                 lt_settings_differences(t->resolved, path.data, &differences, NULL) == LT_OK &&
                 differences.size == 0;
     lt_buffer_free(&path);
     lt_buffer_free(&differences);
     return same;
+}
+
+/* Left by a run that ended before its first checkpoint: nothing of it is worth keeping, and the
+ * same command should simply work, on more or fewer processes too. A best model is something, but
+ * the same settings make it again. */
+static bool is_false_start(const lt_trainer *t)
+{
+    const char *output = t->settings.output;
+    return holds(output, LT_TRAIN_CONFIG_FILE) && !holds(output, "final") &&
+           (holds_only_records(output) || has_same_settings(t));
 }
 
 static lt_status note_problems(lt_trainer *t, const lt_buffer *problems, lt_err *err)
@@ -71,6 +134,7 @@ static lt_status inspect_existing(lt_trainer *t, const lt_buffer *problems, lt_e
 {
     const char *output = t->settings.output;
     bool automatic = strcmp(t->settings.resume, "auto") == 0, empty;
+    if (!lt_path_exists(output)) return LT_OK;
     LT_TRY(is_empty(output, &empty, err));
     if (empty || t->settings.force) return LT_OK;
     if (problems->size > 0)
@@ -93,31 +157,46 @@ static lt_status take_checkpoint(lt_trainer *t, lt_err *err)
 {
     const char *path = t->settings.resume;
     lt_manifest manifest;
+    lt_status status = LT_OK;
     if (!lt_is_directory(path))
-        return lt_fail(err, LT_ERR_USAGE,
-                       "--resume %s: there is no such checkpoint directory (or say auto or never)",
-                       path);
-    if (lt_checkpoint_verify(path, &manifest, err) != LT_OK)
+        status = lt_fail(
+            err, LT_ERR_USAGE,
+            "--resume %s: there is no such checkpoint directory (or say auto or never)", path);
+    LT_TRY(lt_together_agree(t, status, err));
+    if (lt_checkpoint_verify(path, &t->readers, &manifest, err) != LT_OK)
         return lt_fail_context(err, "--resume %s", path);
-    return lt_buffer_append_text(&t->checkpoint, path, err);
+    return lt_together_agree(t, lt_buffer_append_text(&t->checkpoint, path, err), err);
+}
+
+static lt_status find_checkpoint(lt_trainer *t, lt_err *err)
+{
+    lt_buffer problems = {0};
+    lt_status status = LT_OK;
+    if (strcmp(t->settings.resume, "auto") == 0)
+        LT_TRY_GOTO(
+            status,
+            lt_checkpoint_latest(t->settings.output, &t->readers, &t->checkpoint, &problems, err),
+            done);
+    if (t->is_main)
+        status = t->checkpoint.size > 0 ? note_problems(t, &problems, err)
+                                        : inspect_existing(t, &problems, err);
+    status = lt_together_agree(t, status, err);
+done:
+    lt_buffer_free(&problems);
+    return status;
 }
 
 lt_status lt_output_inspect(lt_trainer *t, lt_err *err)
 {
     const char *output = t->settings.output, *resume = t->settings.resume;
-    if (lt_path_exists(output) && !lt_is_directory(output))
-        return lt_fail(err, LT_ERR_USAGE, "--output %s is not a directory", output);
-    bool automatic = strcmp(resume, "auto") == 0;
-    if (!automatic && strcmp(resume, "never") != 0) return take_checkpoint(t, err);
-    if (!lt_path_exists(output)) return LT_OK;
-    lt_buffer problems = {0};
     lt_status status = LT_OK;
-    if (automatic)
-        LT_TRY_GOTO(status, lt_checkpoint_latest(output, &t->checkpoint, &problems, err), done);
-    status = t->checkpoint.size > 0 ? note_problems(t, &problems, err)
-                                    : inspect_existing(t, &problems, err);
-done:
-    lt_buffer_free(&problems);
+    if (t->is_main && lt_path_exists(output) && !lt_is_directory(output))
+        status = lt_fail(err, LT_ERR_USAGE, "--output %s is not a directory", output);
+    LT_TRY(lt_together_agree(t, status, err));
+    allow_for_disks(t, "reading a checkpoint");
+    bool chosen = strcmp(resume, "auto") != 0 && strcmp(resume, "never") != 0;
+    status = chosen ? take_checkpoint(t, err) : find_checkpoint(t, err);
+    lt_comm_heartbeat(t->comm, t->state.step, "preparing");
     return status;
 }
 
@@ -133,39 +212,6 @@ static lt_status lock_output(lt_trainer *t, lt_err *err)
     LT_TRY(lt_lock_directory(output, &t->output_lock, &busy, err));
     if (!busy) return LT_OK;
     return lt_fail(err, LT_ERR_USAGE, "another lathe train is at work in %s", output);
-}
-
-static bool holds_rank_logs(const char *path)
-{
-    lt_name_list names = {0};
-    bool ours = lt_list_directory(path, &names, NULL) == LT_OK;
-    for (size_t i = 0; i < names.count; i++) {
-        int rank, used = 0;
-        ours = ours && sscanf(names.names[i], "rank-%9d.log%n", &rank, &used) == 1 && used > 0 &&
-               names.names[i][used] == '\0';
-    }
-    lt_name_list_free(&names);
-    return ours;
-}
-
-static bool is_of_a_run(const char *output, const char *name)
-{
-    static const char *const files[] = {"log.jsonl", "report.html", LT_TRAIN_CONFIG_FILE};
-    lt_buffer path = {0};
-    if (strncmp(name, "events.out.tfevents.", 20) == 0) return true;
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-        if (strcmp(name, files[i]) == 0) return true;
-    if (lt_path_join(&path, output, name, NULL) != LT_OK) return false;
-    bool model = strcmp(name, "best") == 0 || strcmp(name, "final") == 0;
-    bool ours = false;
-    if (model)
-        ours = holds(path.data, LT_TRAINER_STATE_FILE);
-    else if (strcmp(name, "logs") == 0)
-        ours = holds_rank_logs(path.data);
-    else if (strncmp(name, "checkpoint-", 11) == 0)
-        ours = lt_is_checkpoint(path.data);
-    lt_buffer_free(&path);
-    return ours;
 }
 
 /* A fresh start: what an earlier run left goes; files of anybody else stay. */
@@ -270,20 +316,11 @@ static lt_status fill_together(const lt_trainer *t, const char *temporary, lt_fi
     return status;
 }
 
-/* Here a process may wait for the disk of another, or for rank 0 to read all files again, much
- * longer than for a step. */
-static void allow_for_disks(const lt_trainer *t)
-{
-    double bytes = (double)t->plan.model.parameters * BYTES_PER_PARAMETER;
-    lt_comm_heartbeat(t->comm, t->state.step, "saving");
-    lt_comm_allow(t->comm, bytes / SLOWEST_DISK);
-}
-
 lt_status lt_output_make_directory(const lt_trainer *t, const char *path, lt_fill_directory fill,
                                    lt_err *err)
 {
     lt_new_directory directory = {0};
-    allow_for_disks(t);
+    allow_for_disks(t, "saving");
     lt_status status = t->is_main ? lt_new_directory_begin(&directory, path, err) : LT_OK;
     status = lt_group_agree(t->group, status, err);
     if (status == LT_OK) status = fill_together(t, directory.temporary, fill, err);

@@ -58,13 +58,11 @@ static bool is_free(const char *name)
 static lt_status add_difference(const char *name, const json_t *was, const json_t *is,
                                 lt_buffer *differences, lt_err *err)
 {
-    char *old = json_dumps(was, JSON_ENCODE_ANY), *new = json_dumps(is, JSON_ENCODE_ANY);
-    lt_status status =
-        lt_buffer_printf(differences, err, "%s%s was %s, is %s", differences->size ? "; " : "",
-                         name, old ? old : "nothing", new ? new : "nothing");
-    free(old);
-    free(new);
-    return status;
+    LT_TRY(lt_buffer_printf(differences, err, "%s%s was ", differences->size ? "; " : "", name));
+    LT_TRY(was ? lt_json_dump(was, 0, differences, err)
+               : lt_buffer_append_text(differences, "nothing", err));
+    LT_TRY(lt_buffer_append_text(differences, ", is ", err));
+    return lt_json_dump(is, 0, differences, err);
 }
 
 /* Runs of before there was a choice do not name their number type. */

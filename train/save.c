@@ -49,23 +49,28 @@ static lt_status write_small_files(const lt_trainer *t, const char *directory, l
     lt_status status;
     LT_TRY_GOTO(status, lt_write_trainer_state(t, directory, err), done);
     LT_TRY_GOTO(status, lt_path_join(&path, directory, LT_TRAIN_CONFIG_FILE, err), done);
-    LT_TRY_GOTO(status, lt_write_file(path.data, t->resolved_yaml, strlen(t->resolved_yaml), err),
-                done);
+    status = lt_write_file(path.data, t->resolved_yaml, strlen(t->resolved_yaml), err);
+done:
+    lt_buffer_free(&path);
+    return status;
+}
+
+static lt_status write_manifest(const lt_trainer *t, const char *directory, lt_err *err)
+{
     lt_manifest manifest = {
         .step = t->state.step, .threads = t->state.threads, .world_size = t->state.world_size};
     snprintf(manifest.backend, sizeof manifest.backend, "%s", t->state.backend);
     snprintf(manifest.lathe_version, sizeof manifest.lathe_version, "%s", LATHE_VERSION);
-    status = lt_manifest_write(directory, &manifest, err);
-done:
-    lt_buffer_free(&path);
-    return status;
+    return lt_manifest_write(directory, &manifest, &t->readers, err);
 }
 
 static lt_status fill_checkpoint(const lt_trainer *t, const char *directory, lt_err *err)
 {
     LT_TRY(lt_write_model_files(t, directory, t->backend->real, true, err));
     LT_TRY(write_optimizer(t, directory, err));
-    return t->is_main ? write_small_files(t, directory, err) : LT_OK;
+    lt_status status = t->is_main ? write_small_files(t, directory, err) : LT_OK;
+    LT_TRY(lt_group_agree(t->group, status, err));
+    return write_manifest(t, directory, err);
 }
 
 static lt_status write_checkpoint(const lt_trainer *t, const char *path, lt_err *err)
@@ -74,8 +79,7 @@ static lt_status write_checkpoint(const lt_trainer *t, const char *path, lt_err 
     lt_status status = t->is_main ? check_space(t, err) : LT_OK;
     LT_TRY(lt_group_agree(t->group, status, err));
     LT_TRY(lt_output_make_directory(t, path, fill_checkpoint, err));
-    if (t->is_main) status = lt_checkpoint_verify(path, &manifest, err);
-    return lt_group_agree(t->group, status, err);
+    return lt_checkpoint_verify(path, &t->readers, &manifest, err);
 }
 
 /* Only now that the new one is known to be good. */

@@ -385,7 +385,6 @@ lt_status lt_trainer_prepare(lt_trainer *t, lt_err *err)
     LT_TRY(lt_together_agree(t, prepare_inputs(t, err), err));
     if (t->shape_only) return LT_OK;
     LT_TRY(lt_together_compare_inputs(t, err));
-    LT_TRY(lt_together_agree(t, t->is_main ? lt_output_inspect(t, err) : LT_OK, err));
-    LT_TRY(lt_together_share_checkpoint(t, err));
+    LT_TRY(lt_output_inspect(t, err));
     return lt_together_agree(t, take_up_checkpoint(t, err), err);
 }

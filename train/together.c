@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/json.h"
 #include "train/trainer.h"
 
 /* --- Place -------------------------------------------------------------------------------------
@@ -52,15 +53,12 @@ static bool may_differ(const char *name)
 
 static lt_status add_setting(const char *name, const json_t *value, lt_buffer *out, lt_err *err)
 {
-    char *text = json_dumps(value, JSON_ENCODE_ANY);
-    char *option = strdup(name);
-    lt_status status = text && option ? LT_OK : lt_fail_nomem(err, 256, "the settings");
-    for (char *c = option; c && *c; c++)
+    size_t start = out->size;
+    LT_TRY(lt_buffer_printf(out, err, "--%s: ", name));
+    for (char *c = out->data + start; *c; c++)
         if (*c == '_') *c = '-';
-    if (status == LT_OK) status = lt_buffer_printf(out, err, "--%s: %s\n", option, text);
-    free(option);
-    free(text);
-    return status;
+    LT_TRY(lt_json_dump(value, 0, out, err));
+    return lt_buffer_append_text(out, "\n", err);
 }
 
 static lt_status describe_identity(const lt_trainer *t, lt_buffer *out, lt_err *err)
@@ -139,8 +137,10 @@ lt_status lt_together_open(lt_trainer *t, lt_status device, lt_err *err)
 {
     if (device != LT_OK) return fail_alone(t, device, err);
     lt_buffer identity = {0}, log = {0};
-    lt_comm_settings settings = {
-        .place = t->place, .backend = t->backend, .timeout = t->settings.watchdog_timeout};
+    lt_comm_settings settings = {.place = t->place,
+                                 .backend = t->backend,
+                                 .stopped = lt_stop_requested,
+                                 .timeout = t->settings.watchdog_timeout};
     lt_status status = lt_comm_choose(&t->place, t->backend, &settings.kind, err);
     if (status != LT_OK) return fail_alone(t, status, err);
     LT_TRY_GOTO(status, describe_identity(t, &identity, err), done);
@@ -153,6 +153,8 @@ lt_status lt_together_open(lt_trainer *t, lt_status device, lt_err *err)
                                     .context = t->comm,
                                     .agree = agree};
     if (t->place.world_size > 1) t->group = &t->file_group;
+    int threads = lt_together_threads(t);
+    t->readers = (lt_readers){t->comm, threads > 0 ? threads : omp_get_max_threads()};
     status = choose_sharding(t, err);
 done:
     lt_buffer_free(&identity);
@@ -215,15 +217,4 @@ lt_status lt_together_compare_inputs(lt_trainer *t, lt_err *err)
 done:
     free(all);
     return status;
-}
-
-lt_status lt_together_share_checkpoint(lt_trainer *t, lt_err *err)
-{
-    char *path = NULL;
-    if (t->place.world_size == 1) return LT_OK;
-    LT_TRY(lt_comm_share_text(t->comm, lt_buffer_text(&t->checkpoint), &path, err));
-    lt_buffer_clear(&t->checkpoint);
-    lt_status status = lt_buffer_append_text(&t->checkpoint, path, err);
-    free(path);
-    return lt_comm_agree(t->comm, status, err);
 }

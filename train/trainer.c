@@ -163,7 +163,7 @@ static void fill_result(const lt_trainer *t, lt_train_result *result)
 /* --- From settings to a result -----------------------------------------------------------------
  */
 
-static void free_trainer(lt_trainer *t)
+void lt_trainer_free(lt_trainer *t)
 {
     lt_close_file_observers(t);
     lt_workspace_free(t->workspace);
@@ -235,7 +235,7 @@ lt_status lt_train(const lt_train_settings *settings, const lt_train_observer *o
     lt_status status =
         t.log_history ? prepare_and_train(&t, result, err) : lt_fail_nomem(err, 64, "the log");
     result->is_main = t.is_main;
-    free_trainer(&t);
+    lt_trainer_free(&t);
     stop_requested = 0;
     return status;
 }

@@ -67,6 +67,7 @@ typedef struct lt_trainer {
     lt_sharder *sharder;  /* NULL: one process, which has nothing to exchange */
     lt_file_group file_group;
     const lt_file_group *group; /* the same; NULL: one process */
+    lt_readers readers;         /* the same, of checkpoints */
     bool stop_agreed;           /* one of several processes was asked to stop, and all know of it */
 
     lt_backend *backend;
@@ -130,8 +131,6 @@ lt_status lt_together_open(lt_trainer *trainer, lt_status device, lt_err *err);
 lt_status lt_together_agree(lt_trainer *trainer, lt_status mine, lt_err *err);
 /* Refuses different models and datasets, whose hashes are known. */
 lt_status lt_together_compare_inputs(lt_trainer *trainer, lt_err *err);
-/* The checkpoint that rank 0 has chosen, for all. */
-lt_status lt_together_share_checkpoint(lt_trainer *trainer, lt_err *err);
 /* Whether to stop after this step: the same answer on all. */
 bool lt_together_stopping(const lt_trainer *trainer);
 /* OUTPUT/logs/rank-N.log. Appended. */
@@ -144,6 +143,8 @@ lt_status lt_together_log_path(const lt_trainer *trainer, lt_buffer *out, lt_err
 lt_status lt_trainer_prepare(lt_trainer *trainer, lt_err *err);
 /* The plan made real: model, gradients, optimizer, workspace. */
 lt_status lt_trainer_allocate(lt_trainer *trainer, lt_err *err);
+/* What these two have made, also when they failed, and what came to it in the run. */
+void lt_trainer_free(lt_trainer *trainer);
 /* XXH3-128 over a model directory's config.json and weights. */
 lt_status lt_model_directory_hash(const char *directory, char out[LT_HASH_TEXT_SIZE], lt_err *err);
 
@@ -186,7 +187,8 @@ lt_status lt_trainer_describe(lt_trainer *trainer, lt_err *err);
 /* --- output.c ----------------------------------------------------------------------------------
  */
 
-/* Whether the run may start in the output directory, and from where: fills trainer->checkpoint. */
+/* Whether the run may start in the output directory, and from where: fills trainer->checkpoint.
+ * Rank 0 decides, and all verify the checkpoint. */
 lt_status lt_output_inspect(lt_trainer *trainer, lt_err *err);
 /* Makes the directory, locks it against a second run, clears what --force and dead runs leave; on
  * all processes, which have to see the same one. */

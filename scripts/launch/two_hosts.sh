@@ -13,22 +13,20 @@
 #   - --model, --data and --output in a directory that all of them see (NFS, Lustre). lathe compares settings, model
 #     and data at the start and refuses to train when they differ.
 #
-# MPIRUN_FLAGS are further flags of mpirun. The same command goes on where an earlier one ended, on any number of hosts.
+# MPIRUN_FLAGS are further flags of mpirun. SIGUSR1 to mpirun, which this becomes, makes all save a checkpoint and leave;
+# on SIGTERM it gives them a second. The same command goes on where an earlier one ended, on any number of hosts.
 set -euo pipefail
 : "${HOSTS:?the hosts, as in HOSTS=\"node1:8 node2:8\"}"
-LATHE=${LATHE:-$(command -v lathe)}
+LATHE=${LATHE:-$(command -v lathe || echo lathe)}
 
-hostfile=$(mktemp)
-trap 'rm -f "$hostfile"' EXIT
-processes=0
+hosts='' processes=0
 for host in $HOSTS; do
-    slots=${host##*:}
-    case "$host" in *:*) ;; *) slots=1 ;; esac
-    printf '%s slots=%s\n' "${host%:*}" "$slots" >>"$hostfile"
-    processes=$((processes + slots))
+    case "$host" in *:*) ;; *) host=$host:1 ;; esac
+    hosts+=${hosts:+,}$host
+    processes=$((processes + ${host##*:}))
 done
 
-flags=(--hostfile "$hostfile" -n "$processes" --bind-to none)
+flags=(--host "$hosts" -n "$processes" --bind-to none)
 [ "$(id -u)" != 0 ] || flags+=(--allow-run-as-root)
 # Open MPI would else try every network of a host, those of containers and virtual machines too.
 [ -z "${NETWORK:-}" ] || flags+=(--mca oob_tcp_if_include "$NETWORK" --mca btl_tcp_if_include "$NETWORK")
@@ -40,4 +38,4 @@ done
 # shellcheck disable=SC2206 # words to be split
 [ -z "${MPIRUN_FLAGS:-}" ] || flags+=($MPIRUN_FLAGS)
 
-mpirun "${flags[@]}" "$LATHE" train "$@"
+exec mpirun "${flags[@]}" "$LATHE" train "$@"

@@ -44,6 +44,8 @@ expect 2 'here mpirun started it' \
     env OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 "$LATHE" train --model model --max-restarts 3
 expect 2 '--processes starts processes, and this one is one of 4 that srun started; leave it out' \
     env SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=4 "$LATHE" train --model model --processes 2
+expect 1 '2 processes on the CPU, and MPI did not start them: RANK and WORLD_SIZE, as torchrun sets them' \
+    env RANK=0 WORLD_SIZE=2 "$LATHE" train --model model --data data.h5 --output out --device cpu
 expect 2 '--gpus starts processes, and this one is one of 2 that torchrun variables started' \
     env RANK=0 WORLD_SIZE=2 "$LATHE" train --model model --gpus 2
 expect 2 'the environment has RANK=2, which is not a whole number from 0 to 1' \
@@ -59,6 +61,18 @@ status=0
 train --output out --gpus 0,63 >out.log 2>err.log || status=$?
 [ "$status" = 1 ] || [ "$status" = 2 ] || fail "a GPU that is not there: ended with $status"
 grep 'lathe: error: --gpus 0,63: ' err.log >/dev/null || fail "a GPU that is not there: $(cat err.log)"
+
+# of several codes srun tells the highest: one that is ended because of what rank 0 said ends with the same
+SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=2 start out.log "$LATHE" train --model model --oops 3
+for _ in $(seq 500); do
+    caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' /proc/$pid/status)
+    [ $((0x$caught & 0x4000)) = 0 ] || break
+    sleep 0.01
+done
+kill -TERM $pid
+status=0
+wait $pid || status=$?
+[ "$status" = 2 ] && [ ! -s err.log ] || fail "rank 1 ended with $status, and said $(cat err.log)"
 
 # --- mpirun -----------------------------------------------------------------------------------------------------------
 
@@ -130,6 +144,9 @@ play 76 'made no progress or waited for one that made none' 'echo "rank 1 (n): n
     echo $rule >&2; exit 137'
 # one that does not see that its processes have ended
 play 1 'lathe: error: a process was killed by signal 9' 'bash -c "kill -9 \$\$" & exec sleep 20'
+# one that takes its time, but sees it
+play 1 'lathe: error: bad disk' 'echo "lathe: error: bad disk" >&2; true & exec perl -e "sleep 2; exit 1"'
+grep "did not notice" err.log && fail "an mpirun that was slow was told to be stuck"
 play 3 'lathe: error: rank 1 ended with code 3' 'echo $rule >&2; echo "  Process name: [[12,1],1]" >&2
     echo $rule >&2; exit 3'
 # nothing else is known: then mpirun's words are all there is
@@ -206,6 +223,25 @@ if command -v mpirun >/dev/null && mpirun --version | grep open-mpi.org >/dev/nu
     expect 2 '--processes starts processes, and this one is one of 2 that mpirun started' \
         mpirun --oversubscribe -n 2 "$LATHE" train --model model --data data.h5 --output out --processes 2
     says_once 'lathe: error'
+
+    # Like srun, which does not tell of deaths: Slurm's variables, and PMIx from mpirun.
+    expect 1 'srun has started these 2 processes without PMIx' env SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 \
+        "$LATHE" train --model model --data data.h5 --output out --device cpu
+    cat >as_srun <<'END'
+#!/bin/bash
+unset "${!OMPI_COMM_WORLD_@}"
+export SLURM_PROCID=$PMIX_RANK SLURM_LOCALID=$PMIX_RANK SLURM_STEP_NUM_TASKS=2
+exec "$@"
+END
+    chmod +x as_srun
+    export MASTER_ADDR=127.0.0.1 MASTER_PORT=$((20000 + $$ % 10000))
+    start srun.log mpirun --oversubscribe --bind-to none -n 2 ./as_srun "$LATHE" train --model model --data data.h5 \
+        --output srun --max-steps 100000 --micro-batch-size 2 --save-steps 100000 --threads 1 --device cpu
+    wait_for srun.log '^step' 1
+    kill -9 "$(sed -n 's/.*rank 1 of 2 .*process \([0-9]*\).*/\1/p' srun/logs/rank-1.log)"
+    wait $pid && fail "a run ends well without one of its processes"
+    grep '^rank 0 (.*): rank 1 (.*) is gone' err.log >/dev/null || fail "no cause: $(cat err.log)"
+    unset MASTER_ADDR MASTER_PORT
 fi
 
 # --- scripts/launch ---------------------------------------------------------------------------------------------------

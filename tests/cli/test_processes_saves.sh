@@ -40,8 +40,28 @@ for n in 3 1; do
     # all steps are done: what is read is written again
     train "$n" "again-$n" --shard parameters --resume first/checkpoint-4
     same_checkpoints first/checkpoint-4 "again-$n/checkpoint-4"
+    check_output "again-$n"
     cmp first/final/model.safetensors "again-$n/final/model.safetensors" || fail "final/ differs"
 done
+
+damage() { # FILE
+    printf 'damaged' | dd of="$1" bs=1 seek=$(($(stat -c %s "$1") / 2)) conv=notrunc 2>dd.log || fail "$(cat dd.log)"
+}
+
+echo "--- what is damaged is passed over, whoever reads it; without a checkpoint the same command starts again"
+cp -r first damaged
+cp -r damaged/checkpoint-4 damaged/checkpoint-3
+damage damaged/checkpoint-3/optimizer.safetensors
+damage damaged/checkpoint-4/model.safetensors
+train 2 damaged
+grep "passed over: damaged/checkpoint-4/model.safetensors is damaged" damaged.log >/dev/null || fail "$(cat damaged.log)"
+grep "passed over: rank 1 .*damaged/checkpoint-3/optimizer.safetensors is" damaged.log >/dev/null || fail "$(cat damaged.log)"
+grep "from damaged/checkpoint-2, step 2" damaged.log >/dev/null || fail "not resumed: $(cat damaged.log)"
+cp -r first started
+rm -r started/checkpoint-* started/final started/best
+train 1 started
+grep "ended before its first checkpoint: starting again" started.log >/dev/null || fail "$(cat started.log)"
+[ ! -e started/logs ] || fail "logs of an earlier start are left"
 
 echo "--- a directory that not all see; another start in one that was used"
 mkdir elsewhere

@@ -77,6 +77,16 @@ else
     echo "skipped: mpirun is not installed"
 fi
 
+echo "--- torchrun starts them, and listens on MASTER_PORT itself"
+if command -v torchrun >/dev/null; then
+    LATHE=$LATHE "$LATHE_SOURCE_DIR/scripts/launch/one_host.sh" torchrun 2 "${settings[@]}" --output torchrun --device cuda \
+        --shard optimizer --micro-batch-size 2 >torchrun.log 2>&1 || fail "torchrun: $(tail -n 5 torchrun.log)"
+    grep nccl torchrun.log >/dev/null || fail "not through NCCL: $(cat torchrun.log)"
+    same_curve "nccl, by torchrun" one torchrun loss 1e-5
+else
+    echo "skipped: torchrun is not installed"
+fi
+
 if [ -z "$brief" ]; then
     echo "--- the same bits again"
     train again --gpus 0,1 --shard gradients --micro-batch-size 2

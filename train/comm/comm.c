@@ -23,12 +23,12 @@ static lt_status choose_on_cpu(const lt_launch_place *place, lt_comm_kind *kind,
 {
     LT_TRY(lt_comm_mpi_available(err));
     if (!may_have_mpi(place))
-        return lt_fail(
-            err, LT_ERR_UNSUPPORTED,
-            "%d processes on the CPU, and MPI did not start them (found: %s); start them "
-            "with \"mpirun -n %d lathe train ...\" or \"lathe train --processes %d\"",
-            place->world_size, lt_launcher_name(place->launcher), place->world_size,
-            place->world_size);
+        return lt_fail(err, LT_ERR_UNSUPPORTED,
+                       "%d processes on the CPU, and MPI did not start them: RANK and WORLD_SIZE, "
+                       "as torchrun sets them, are enough for GPUs only (lathe devices shows those "
+                       "it finds); start them with \"mpirun -n %d lathe train ...\" or \"lathe "
+                       "train --processes %d\"",
+                       place->world_size, place->world_size, place->world_size);
     *kind = LT_COMM_MPI;
     return LT_OK;
 }

@@ -6,6 +6,7 @@
  *   single.c      one process: nothing to do
  *   mpi.c         MPI (Open MPI, MPICH) over host memory; device tensors are staged through it
  *   nccl.c        NCCL between GPUs, opened at run time; rendezvous.c brings its id to all by TCP
+ *   meet.c        the rendezvous as both use it: of srun's processes each hears of another's death
  *   watchdog.c    a thread that ends a process whose training stands still; lt_comm_abort
  *
  * Tensors lie in the memory of the communicator's device. A collective is begun in the order of the
@@ -32,9 +33,11 @@ typedef struct lt_comm_settings {
     const char *identity;      /* text that must be the same on all ranks (version, settings): lines
                                   "name: value", each name once; compared while opening, the first
                                   difference told. NULL: nothing */
-    double timeout;       /* seconds without progress after which the watchdog ends the process;
-                             0: never */
-    const char *log_path; /* file the flight record is appended to; NULL: standard error only */
+    bool (*stopped)(void); /* asked while this process waits for the others to come, where nothing
+                              else would tell it that they will not; true: LT_ERR_INTERRUPTED */
+    double timeout;        /* seconds without progress after which the watchdog ends the process;
+                              0: never */
+    const char *log_path;  /* file the flight record is appended to; NULL: standard error only */
 } lt_comm_settings;
 
 /* MPI or NCCL for this place and device; single for a world of one. LT_ERR_UNSUPPORTED, with what

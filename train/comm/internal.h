@@ -13,6 +13,7 @@
 
 #include "base/buffer.h"
 #include "train/comm/comm.h"
+#include "train/comm/rendezvous.h"
 
 typedef struct lt_comm_vote lt_comm_vote;
 
@@ -73,6 +74,14 @@ typedef struct lt_comm_ops {
 lt_status lt_comm_single_open(lt_comm *comm, const lt_comm_settings *settings, lt_err *err);
 lt_status lt_comm_mpi_open(lt_comm *comm, const lt_comm_settings *settings, lt_err *err);
 lt_status lt_comm_nccl_open(lt_comm *comm, const lt_comm_settings *settings, lt_err *err);
+
+/* All ranks meet at MASTER_ADDR (rendezvous.h), get rank 0's payload, and from then on abort when
+ * another one dies. *out: the backend closes it. */
+lt_status lt_comm_meet(lt_comm *comm, const lt_comm_settings *settings, void *payload, size_t bytes,
+                       lt_rendezvous **out, lt_err *err);
+/* To the others, where they have met: this rank ends with that code; it leaves after a failure. */
+void lt_comm_tell_end(const lt_comm *comm, lt_rendezvous *rendezvous, int exit_code);
+void lt_comm_tell_leaving(lt_rendezvous *rendezvous);
 
 /* Whether this build and this machine have it, and if not, what to do: LT_ERR_UNSUPPORTED. */
 lt_status lt_comm_mpi_available(lt_err *err);

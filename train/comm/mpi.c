@@ -55,6 +55,7 @@ typedef struct job {
 
 typedef struct mpi_state {
     lt_comm *comm;
+    lt_rendezvous *rendezvous; /* NULL: mpirun tells of deaths */
     lt_mpi mpi;
     int thread_level;
     pthread_t thread;
@@ -276,6 +277,7 @@ static lt_status mpi_host(lt_comm *comm, const lt_collective *c, lt_err *err)
 static void mpi_abort(lt_comm *comm, int exit_code)
 {
     const mpi_state *s = comm->state;
+    lt_comm_tell_end(comm, s->rendezvous, exit_code);
     /* without leave to call from here, mpirun sees this process end, and ends the others */
     if (s->thread_level == MPI_THREAD_MULTIPLE) MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
@@ -284,6 +286,7 @@ static void free_state(mpi_state *s)
 {
     free_jobs(s->first);
     free_jobs(s->spare);
+    lt_rendezvous_close(s->rendezvous);
     pthread_cond_destroy(&s->asked);
     pthread_cond_destroy(&s->answered);
     pthread_mutex_destroy(&s->lock);
@@ -293,6 +296,7 @@ static void free_state(mpi_state *s)
 static void mpi_close(lt_comm *comm)
 {
     mpi_state *s = comm->state;
+    if (comm->failed) lt_comm_tell_leaving(s->rendezvous);
     pthread_mutex_lock(&s->lock);
     bool stuck = comm->failed && s->todo;
     s->stop = true;
@@ -300,6 +304,7 @@ static void mpi_close(lt_comm *comm)
     pthread_cond_signal(&s->asked);
     pthread_mutex_unlock(&s->lock);
     if (stuck) {
+        lt_rendezvous_close(s->rendezvous);
         pthread_detach(s->thread); /* in a collective that may never end, and has the state */
         return;
     }
@@ -320,6 +325,16 @@ static void set_defaults(void)
     /* containers may forbid to copy between processes; Open MPI finds out with warnings */
     if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != 1)
         setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
+}
+
+/* srun does not end the others when a process has died, or only after long. */
+static lt_status meet(mpi_state *s, const lt_comm_settings *settings, lt_err *err)
+{
+    const lt_launch_place *place = &s->comm->place;
+    char nothing = 0;
+    bool by_mpirun = place->launcher != LT_LAUNCHER_SLURM;
+    if (by_mpirun || !place->master_address[0] || place->master_port == 0) return LT_OK;
+    return lt_comm_meet(s->comm, settings, &nothing, 0, &s->rendezvous, err);
 }
 
 static lt_status start_thread(mpi_state *s, lt_err *err)
@@ -346,6 +361,23 @@ static lt_status check_world(const lt_comm *comm, const mpi_state *s, lt_err *er
         comm->place.launcher == LT_LAUNCHER_SLURM ? ", or with \"srun --mpi=pmix\"" : "");
 }
 
+/* Open MPI would say so in many lines, on every rank, and end the process. */
+static lt_status check_launcher(const lt_launch_place *place, lt_err *err)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length = 0;
+    if (place->launcher != LT_LAUNCHER_SLURM || getenv("PMIX_RANK") || getenv("PMI_RANK"))
+        return LT_OK;
+    MPI_Get_library_version(version, &length);
+    if (strncmp(version, "Open MPI", strlen("Open MPI")) != 0) return LT_OK;
+    return lt_fail(err, LT_ERR_UNSUPPORTED,
+                   "srun has started these %d processes without PMIx, by which Open MPI would find "
+                   "the others: start them with \"srun --mpi=pmix lathe train ...\" (srun "
+                   "--mpi=list shows what it has), or in the job with \"mpirun lathe train ...\"; "
+                   "for GPUs, MASTER_ADDR and MASTER_PORT do as well",
+                   place->world_size);
+}
+
 lt_status lt_comm_mpi_open(lt_comm *comm, const lt_comm_settings *settings, lt_err *err)
 {
     static const lt_comm_ops ops = {.begin = mpi_begin,
@@ -353,7 +385,7 @@ lt_status lt_comm_mpi_open(lt_comm *comm, const lt_comm_settings *settings, lt_e
                                     .host = mpi_host,
                                     .abort = mpi_abort,
                                     .close = mpi_close};
-    (void)settings;
+    LT_TRY(check_launcher(&comm->place, err));
     mpi_state *s = calloc(1, sizeof *s);
     if (!s) return lt_fail_nomem(err, sizeof *s, "MPI");
     s->comm = comm;
@@ -361,7 +393,8 @@ lt_status lt_comm_mpi_open(lt_comm *comm, const lt_comm_settings *settings, lt_e
     pthread_cond_init(&s->asked, NULL);
     pthread_cond_init(&s->answered, NULL);
     set_defaults();
-    lt_status status = start_thread(s, err);
+    lt_status status = meet(s, settings, err);
+    if (status == LT_OK) status = start_thread(s, err);
     if (status != LT_OK) {
         free_state(s);
         return status;

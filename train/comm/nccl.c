@@ -31,7 +31,6 @@ lt_status lt_comm_nccl_open(lt_comm *comm, const lt_comm_settings *settings, lt_
 
 #include "kernels/queue.h"
 #include "train/comm/nccl_library.h"
-#include "train/comm/rendezvous.h"
 
 /* Seconds. NCCL notices a dead rank in its own words; the rendezvous, a little later, by name. */
 #define OPENING_LIMIT 600.0
@@ -281,20 +280,10 @@ static lt_status nccl_host(lt_comm *comm, const lt_collective *collective, lt_er
 static void nccl_abort(lt_comm *comm, int exit_code)
 {
     nccl_state *s = comm->state;
-    char who[96], message[192];
     if (!s) return;
-    lt_comm_rank_text(comm, comm->rank, who, sizeof who);
-    snprintf(message, sizeof message, "%s has failed (exit code %d); its log says why", who,
-             exit_code);
-    lt_rendezvous_fail(s->rendezvous, message);
+    lt_comm_tell_end(comm, s->rendezvous, exit_code);
     if (s->bootstrap && s->bootstrap->ops) s->bootstrap->ops->abort(s->bootstrap, exit_code);
     if (s->comm) (void)s->nccl->abort(s->comm);
-}
-
-/* Another rank's: of this one there is nothing to say. */
-static void on_lost(void *context, const char *message)
-{
-    lt_comm_abort(context, message, 1);
 }
 
 static void close_bootstrap(lt_comm *bootstrap)
@@ -308,8 +297,7 @@ static void close_bootstrap(lt_comm *bootstrap)
 static void tear_down(lt_comm *comm, nccl_state *s)
 {
     const lt_memory *memory = &comm->backend->memory;
-    if (comm->failed)
-        lt_rendezvous_fail(s->rendezvous, "another rank has left after an error; its log says why");
+    if (comm->failed) lt_comm_tell_leaving(s->rendezvous);
     if (s->bootstrap) s->bootstrap->failed = comm->failed;
     if (!comm->failed && s->comm &&
         settle(s, "ncclCommFinalize", s->nccl->finalize(s->comm), CLOSING_LIMIT, NULL) == LT_OK)
@@ -333,24 +321,6 @@ static void nccl_close(lt_comm *comm)
 }
 
 /* --- Opening ---------------------------------------------------------------------------------- */
-
-static lt_status share_id_by_tcp(lt_comm *comm, const lt_comm_settings *settings, ncclUniqueId *id,
-                                 lt_err *err)
-{
-    nccl_state *s = comm->state;
-    const lt_rendezvous_settings rendezvous = {
-        .rank = comm->rank,
-        .world_size = comm->size,
-        .host = comm->place.host,
-        .address = comm->place.master_address,
-        .port = comm->place.master_port,
-        .version = LATHE_VERSION,
-        .identity = settings->identity ? settings->identity : "",
-        .lost = on_lost,
-        .context = comm,
-    };
-    return lt_rendezvous_open(&rendezvous, id, sizeof *id, &s->rendezvous, err);
-}
 
 static lt_status share_id_by_mpi(lt_comm *comm, const lt_comm_settings *settings, ncclUniqueId *id,
                                  lt_err *err)
@@ -403,8 +373,9 @@ static lt_status connect_ranks(lt_comm *comm, const lt_comm_settings *settings, 
     ncclUniqueId id = {0};
     lt_status ready = prepare(comm, &id, err);
     lt_err *second = ready == LT_OK ? err : NULL;
-    lt_status shared = use_mpi(&comm->place) ? share_id_by_mpi(comm, settings, &id, second)
-                                             : share_id_by_tcp(comm, settings, &id, second);
+    lt_status shared = use_mpi(&comm->place)
+                           ? share_id_by_mpi(comm, settings, &id, second)
+                           : lt_comm_meet(comm, settings, &id, sizeof id, &s->rendezvous, second);
     LT_TRY(ready);
     LT_TRY(shared);
     s->limit = settings->timeout;

@@ -43,13 +43,11 @@ static outcome read_verdict(lt_rendezvous *r, int fd, void *payload, size_t byte
 static lt_status never_answered(const lt_rendezvous_settings *s, outcome last, lt_err *err)
 {
     const char *why = last == NOT_LATHE
-                          ? "something other than lathe answers there: set MASTER_PORT to a port "
-                            "that is free on rank 0's host"
+                          ? "something other than lathe answers there: choose another MASTER_PORT"
                           : "the connection was closed without an answer; see what rank 0 says";
     return lt_fail(err, LT_ERR_IO,
-                   "no answer from rank 0 at %s port %d (MASTER_ADDR, MASTER_PORT) within %.0f "
-                   "seconds: %s",
-                   s->address, s->port, s->deadline, why);
+                   "no answer from rank 0 at %s port %d (MASTER_ADDR, %s) within %.0f seconds: %s",
+                   s->address, s->port, s->port_name, s->deadline, why);
 }
 
 /* Until there is a verdict: a connection that ends without one, or in nonsense, may be one to the
@@ -63,19 +61,20 @@ static lt_status join(lt_rendezvous *r, const lt_rendezvous_settings *s, void *p
     r->peers[0] = (lt_rendezvous_peer){.rank = 0, .fd = -1};
     while (status == LT_OK) {
         int fd = -1;
-        LT_TRY_GOTO(status,
-                    lt_rendezvous_connect(s->address, s->port, deadline, s->deadline, &fd, err),
-                    done);
+        LT_TRY_GOTO(status, lt_rendezvous_connect(s, deadline, &fd, err), done);
         double patience = lt_rendezvous_now() + s->deadline + ANSWER_MARGIN;
         outcome o = CUT_OFF;
-        if (lt_rendezvous_send(fd, hello.data, hello.size, patience))
-            o = read_verdict(r, fd, payload, bytes, patience, &status, err);
+        if (lt_rendezvous_send(fd, hello.data, hello.size, patience)) {
+            lt_rendezvous_wait(s, fd, patience);
+            status = lt_rendezvous_check_stop(s, err);
+            if (status == LT_OK) o = read_verdict(r, fd, payload, bytes, patience, &status, err);
+        }
         if (o == WELCOME) {
             r->peers[0].fd = fd;
             break;
         }
         close(fd);
-        if (o == REFUSED) break;
+        if (status != LT_OK) break;
         if (lt_rendezvous_now() > deadline) {
             status = never_answered(s, o, err);
             break;
@@ -137,6 +136,7 @@ lt_status lt_rendezvous_open(const lt_rendezvous_settings *settings, void *paylo
     lt_rendezvous_settings s = *settings;
     lt_rendezvous *r = NULL;
     if (s.deadline <= 0) s.deadline = DEFAULT_DEADLINE;
+    if (!s.port_name) s.port_name = "MASTER_PORT";
     *out = NULL;
     if (s.world_size > 1) LT_TRY(check_settings(&s, bytes, err));
     lt_status status = create(&s, &r, err);

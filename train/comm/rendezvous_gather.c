@@ -183,10 +183,12 @@ static lt_status not_all_came(const gathering *g, double seconds, lt_err *err)
         snprintf(strangers, sizeof strangers, " (%d connections were not from lathe)",
                  g->strangers);
     return lt_fail(err, LT_ERR_IO,
-                   "%d of %d processes did not come to rank 0 (%s port %d) within %.0f seconds: "
-                   "rank %s%s; were they started, and with this MASTER_ADDR and MASTER_PORT?",
+                   "%d of %d processes did not come to rank 0 (%s port %d, %s) within %.0f "
+                   "seconds: rank %s%s; were they started, and with this MASTER_ADDR and "
+                   "MASTER_PORT?",
                    g->settings->world_size - 1 - g->known, g->settings->world_size,
-                   g->settings->host, g->settings->port, seconds, missing, strangers);
+                   g->settings->host, g->settings->port, g->settings->port_name, seconds, missing,
+                   strangers);
 }
 
 /* Until all are there and fit together, or it is clear that they will not. */
@@ -195,6 +197,7 @@ static lt_status wait_for_all(gathering *g, double seconds, lt_err *err)
     double deadline = lt_rendezvous_now() + seconds;
     while (lt_rendezvous_now() < deadline) {
         take_what_comes(g);
+        LT_TRY(lt_rendezvous_check_stop(g->settings, err));
         bool all = g->known >= g->settings->world_size - 1;
         bool enough = g->misfit_since > 0 && lt_rendezvous_now() - g->misfit_since > GRACE;
         if (!all && !enough) continue;
@@ -268,7 +271,7 @@ static lt_status set_up(gathering *g, const lt_rendezvous_settings *settings, si
     g->polled = calloc((size_t)g->capacity + 1, sizeof *g->polled);
     if (!g->arrivals || !g->polled)
         return lt_fail_nomem(err, (size_t)g->capacity * sizeof *g->arrivals, "connections");
-    return lt_rendezvous_listen(settings->port, &g->listener, err);
+    return lt_rendezvous_listen(settings, &g->listener, err);
 }
 
 static void tear_down(gathering *g)

@@ -9,9 +9,9 @@
  * On the wire, integers little-endian:
  *   hello    "LATHERDV", u32 protocol, world size, rank, payload bytes, and the bytes of host,
  *            version and identity; u64 XXH3 of the three; then host, version, identity
- *   verdict  "LATHEVDT", u32 0 welcome, 1 refused or 2 not all came, u32 bytes of host, u32 bytes,
- * host of rank 0, then the payload or the message later    one byte: 'b' good-bye; 'f' failed,
- * followed by u32 bytes and a message */
+ *   verdict  "LATHEVDT", u32 0 welcome, 1 refused, 2 not all came or 3 rank 0 was told to stop, u32
+ *            bytes of host, u32 bytes; host of rank 0, then the payload or the message
+ *   later    one byte: 'b' good-bye; 'f' failed, followed by u32 bytes and a message */
 #ifndef LT_TRAIN_COMM_RENDEZVOUS_INTERNAL_H
 #define LT_TRAIN_COMM_RENDEZVOUS_INTERNAL_H
 
@@ -78,10 +78,15 @@ uint32_t lt_rendezvous_get_u32(const char *data);
 /* --- Sockets: all non-blocking, closed on exec ------------------------------------------------ */
 
 double lt_rendezvous_now(void); /* seconds, monotonic */
-lt_status lt_rendezvous_listen(int port, int *fd, lt_err *err);
+lt_status lt_rendezvous_listen(const lt_rendezvous_settings *settings, int *fd, lt_err *err);
 /* Tries until `deadline` (lt_rendezvous_now). */
-lt_status lt_rendezvous_connect(const char *address, int port, double deadline, double seconds,
-                                int *fd, lt_err *err);
+lt_status lt_rendezvous_connect(const lt_rendezvous_settings *settings, double deadline, int *fd,
+                                lt_err *err);
+/* Until there is something to receive, or nothing more to wait for: the deadline, or
+ * settings->stopped. */
+void lt_rendezvous_wait(const lt_rendezvous_settings *settings, int fd, double deadline);
+/* LT_ERR_INTERRUPTED when settings->stopped says so. */
+lt_status lt_rendezvous_check_stop(const lt_rendezvous_settings *settings, lt_err *err);
 /* Dead hosts and cut lines are noticed within seconds, though nothing is sent. */
 void lt_rendezvous_tune(int fd);
 /* False: closed, failed, or the deadline. */

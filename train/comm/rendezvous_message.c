@@ -133,16 +133,23 @@ lt_rendezvous_parse lt_rendezvous_hello_read(const char *data, size_t size,
 
 /* --- Verdict ---------------------------------------------------------------------------------- */
 
-enum { WELCOME, REFUSED, INCOMPLETE };
+enum { WELCOME, REFUSED, INCOMPLETE, STOPPED };
+static const lt_status verdicts[] = {LT_OK, LT_ERR_USAGE, LT_ERR_IO, LT_ERR_INTERRUPTED};
+
+static uint32_t verdict_of(lt_status status)
+{
+    uint32_t kind = STOPPED;
+    while (kind != REFUSED && verdicts[kind] != status)
+        kind--;
+    return status == LT_OK ? WELCOME : kind;
+}
 
 lt_status lt_rendezvous_verdict_write(lt_status status, const char *host, const void *data,
                                       size_t bytes, lt_buffer *out, lt_err *err)
 {
     char head[RENDEZVOUS_VERDICT_HEAD];
     memcpy(head, verdict_magic, sizeof verdict_magic);
-    lt_rendezvous_put_u32(head + 8, status == LT_OK       ? WELCOME
-                                    : status == LT_ERR_IO ? INCOMPLETE
-                                                          : REFUSED);
+    lt_rendezvous_put_u32(head + 8, verdict_of(status));
     lt_rendezvous_put_u32(head + 12, (uint32_t)strlen(host));
     lt_rendezvous_put_u32(head + 16, (uint32_t)bytes);
     LT_TRY(lt_buffer_append(out, head, sizeof head, err));
@@ -154,11 +161,12 @@ bool lt_rendezvous_verdict_read(const char head[RENDEZVOUS_VERDICT_HEAD],
                                 lt_rendezvous_verdict *out)
 {
     uint32_t kind = lt_rendezvous_get_u32(head + 8);
-    out->status = kind == WELCOME ? LT_OK : kind == INCOMPLETE ? LT_ERR_IO : LT_ERR_USAGE;
+    if (kind > STOPPED) return false;
+    out->status = verdicts[kind];
     out->host_bytes = lt_rendezvous_get_u32(head + 12);
     out->bytes = lt_rendezvous_get_u32(head + 16);
     uint32_t limit = kind == WELCOME ? LT_RENDEZVOUS_PAYLOAD : RENDEZVOUS_MAX_MESSAGE;
-    return memcmp(head, verdict_magic, sizeof verdict_magic) == 0 && kind <= INCOMPLETE &&
+    return memcmp(head, verdict_magic, sizeof verdict_magic) == 0 &&
            out->host_bytes <= RENDEZVOUS_MAX_NAME && out->bytes <= limit;
 }
 

@@ -56,17 +56,19 @@ static int bind_to(int family, int port)
     return -1;
 }
 
-lt_status lt_rendezvous_listen(int port, int *fd, lt_err *err)
+lt_status lt_rendezvous_listen(const lt_rendezvous_settings *settings, int *fd, lt_err *err)
 {
+    const char *name = settings->port_name;
+    int port = settings->port;
     *fd = bind_to(AF_INET6, port);
     if (*fd < 0 && (errno == EAFNOSUPPORT || errno == EADDRNOTAVAIL)) *fd = bind_to(AF_INET, port);
     if (*fd >= 0) return LT_OK;
     if (errno == EADDRINUSE)
         return lt_fail(err, LT_ERR_USAGE,
-                       "port %d (MASTER_PORT) is in use on this host, perhaps by another job: "
-                       "set MASTER_PORT to a free port, the same for all processes",
-                       port);
-    return lt_fail(err, LT_ERR_IO, "can not listen on port %d (MASTER_PORT): %s", port,
+                       "port %d (%s) is in use on this host, perhaps by another job: choose "
+                       "another MASTER_PORT, the same for all processes (torchrun: --master-port)",
+                       port, name);
+    return lt_fail(err, LT_ERR_IO, "can not listen on port %d (%s): %s", port, name,
                    strerror(errno));
 }
 
@@ -123,17 +125,19 @@ static lt_status unknown_name(const char *address, int code, lt_err *err)
 
 /* Rank 0 may start later than this one, and its name may be new: so all is tried again and again,
  * names that are not known for a shorter time. */
-lt_status lt_rendezvous_connect(const char *address, int port, double deadline, double seconds,
-                                int *fd, lt_err *err)
+lt_status lt_rendezvous_connect(const lt_rendezvous_settings *settings, double deadline, int *fd,
+                                lt_err *err)
 {
     enum { NAME_PATIENCE = 10 };
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     double name_deadline = lt_rendezvous_now() + NAME_PATIENCE, pause = 0.02;
+    const char *address = settings->address;
     char service[16];
     int error = ETIMEDOUT;
-    snprintf(service, sizeof service, "%d", port);
+    snprintf(service, sizeof service, "%d", settings->port);
     for (*fd = -1; *fd < 0;) {
         struct addrinfo *list = NULL;
+        LT_TRY(lt_rendezvous_check_stop(settings, err));
         int code = getaddrinfo(address, service, &hints, &list);
         if (code == 0) {
             *fd = try_addresses(list, deadline);
@@ -146,9 +150,10 @@ lt_status lt_rendezvous_connect(const char *address, int port, double deadline, 
             return unknown_name(address, code, err);
         if (now > deadline)
             return lt_fail(err, LT_ERR_IO,
-                           "rank 0 is not reachable at %s port %d (MASTER_ADDR, MASTER_PORT) "
-                           "within %.0f seconds: %s; is it running, and is the port open?",
-                           address, port, seconds, strerror(error));
+                           "rank 0 is not reachable at %s port %d (MASTER_ADDR, %s) within %.0f "
+                           "seconds: %s; is it running, and is the port open?",
+                           address, settings->port, settings->port_name, settings->deadline,
+                           strerror(error));
         lt_rendezvous_pause(pause);
         pause = pause < 0.5 ? 1.5 * pause : 0.5;
     }
@@ -166,6 +171,23 @@ static bool wait_for(int fd, short events, double deadline)
         ready = poll(&waiting, 1, milliseconds_to(deadline));
     } while (ready < 0 && errno == EINTR);
     return ready > 0;
+}
+
+lt_status lt_rendezvous_check_stop(const lt_rendezvous_settings *settings, lt_err *err)
+{
+    if (!settings->stopped || !settings->stopped()) return LT_OK;
+    return lt_fail(err, LT_ERR_INTERRUPTED,
+                   "rank %d (%s) was told to stop while it waited for the other processes",
+                   settings->rank, settings->host);
+}
+
+void lt_rendezvous_wait(const lt_rendezvous_settings *settings, int fd, double deadline)
+{
+    const double piece = 0.1; /* seconds: the signal may reach another thread than this one */
+    for (double now = lt_rendezvous_now(); now < deadline; now = lt_rendezvous_now()) {
+        bool ready = wait_for(fd, POLLIN, now + piece < deadline ? now + piece : deadline);
+        if (ready || lt_rendezvous_check_stop(settings, NULL) != LT_OK) return;
+    }
 }
 
 static bool try_again(void)

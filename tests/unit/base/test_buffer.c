@@ -27,6 +27,27 @@ static void text_grows_and_stays_terminated(void **state)
     assert_null(buffer.data);
 }
 
+static void numbers_have_as_few_digits_as_they_need(void **state)
+{
+    (void)state;
+    static const struct {
+        double value;
+        const char *text;
+    } cases[] = {{0.1, "0.1"},
+                 {0.005, "0.005"},
+                 {0.1 + 0.2, "0.30000000000000004"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {3, "3"},
+                 {-1e-5, "-1e-05"},
+                 {0.7 + 0.1, "0.7999999999999999"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        lt_buffer buffer = {0};
+        assert_int_equal(lt_buffer_append_number(&buffer, cases[i].value, NULL), LT_OK);
+        assert_string_equal(buffer.data, cases[i].text);
+        lt_buffer_free(&buffer);
+    }
+}
+
 static void impossible_sizes_are_refused(void **state)
 {
     (void)state;
@@ -65,6 +86,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_grows_and_stays_terminated),
+        cmocka_unit_test(numbers_have_as_few_digits_as_they_need),
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(ids_append),
     };

@@ -120,7 +120,7 @@ static void make_checkpoint(const char *output, int64_t step)
         put(file, text);
     }
     const lt_manifest manifest = {step, 2, 1, "cpu-test", "0.0"};
-    must(lt_manifest_write(path, &manifest, &err), &err);
+    must(lt_manifest_write(path, &manifest, NULL, &err), &err);
 }
 
 static void a_whole_checkpoint_verifies(void **state)
@@ -129,7 +129,7 @@ static void a_whole_checkpoint_verifies(void **state)
     lt_err err = {0};
     lt_manifest manifest;
     make_checkpoint("whole", 17);
-    must(lt_checkpoint_verify(at("whole/checkpoint-17"), &manifest, &err), &err);
+    must(lt_checkpoint_verify(at("whole/checkpoint-17"), NULL, &manifest, &err), &err);
     assert_int_equal(manifest.step, 17);
     assert_int_equal(manifest.threads, 2);
     assert_string_equal(manifest.backend, "cpu-test");
@@ -141,7 +141,7 @@ static void expect_damaged(const char *path, const char *named)
 {
     lt_err err = {0};
     lt_manifest manifest;
-    assert_int_equal(lt_checkpoint_verify(path, &manifest, &err), LT_ERR_FORMAT);
+    assert_int_equal(lt_checkpoint_verify(path, NULL, &manifest, &err), LT_ERR_FORMAT);
     assert_message(&err, named);
 }
 
@@ -183,26 +183,55 @@ static void a_damaged_manifest_is_refused(void **state)
         lt_manifest manifest;
         lt_err err = {0};
         put(at("bad/checkpoint-3/manifest.json"), bad[i]);
-        assert_int_not_equal(lt_checkpoint_verify(at("bad/checkpoint-3"), &manifest, &err), LT_OK);
+        assert_int_not_equal(lt_checkpoint_verify(at("bad/checkpoint-3"), NULL, &manifest, &err),
+                             LT_OK);
         assert_message(&err, "manifest.json");
     }
 }
 
-/* A manifest may not lead out of its directory. */
-static void foreign_names_are_refused(void **state)
+/* Large states are in several files. */
+static void the_optimizer_may_be_in_several_files(void **state)
 {
     (void)state;
     lt_err err = {0};
-    json_t *manifest = NULL;
-    make_checkpoint("foreign", 3);
-    const char *path = at("foreign/checkpoint-3/manifest.json");
-    must(lt_json_load(path, &manifest, &err), &err);
-    json_t *entry =
-        json_pack("{s:s, s:i, s:s}", "name", "../../model/config.json", "size", 1, "xxh3_128", "0");
-    json_array_append_new(json_object_get(manifest, "files"), entry);
-    must(lt_json_write_file(path, manifest, &err), &err);
-    expect_damaged(at("foreign/checkpoint-3"), "damaged");
-    json_decref(manifest);
+    lt_manifest manifest;
+    char path[512];
+    make_checkpoint("several", 3);
+    snprintf(path, sizeof path, "%s", at("several/checkpoint-3"));
+    must(lt_checkpoint_verify(path, NULL, &manifest, &err), &err);
+    assert_int_equal(unlink(at("several/checkpoint-3/manifest.json")), 0);
+    assert_int_equal(unlink(at("several/checkpoint-3/" LT_OPTIMIZER_FILE)), 0);
+    put(at("several/checkpoint-3/optimizer-00002-of-00002.safetensors"), "two");
+    must(lt_manifest_write(path, &manifest, NULL, &err), &err);
+    expect_damaged(path, "does not name " LT_OPTIMIZER_FILE);
+    assert_int_equal(unlink(at("several/checkpoint-3/manifest.json")), 0);
+    put(at("several/checkpoint-3/optimizer-00001-of-00002.safetensors"), "one");
+    must(lt_manifest_write(path, &manifest, NULL, &err), &err);
+    must(lt_checkpoint_verify(path, NULL, &manifest, &err), &err);
+}
+
+/* A manifest may not lead out of its directory, nor leave a file unchecked. */
+static void entries_are_checked(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "{\"name\": \"../../model/config.json\", \"size\": 1, \"xxh3_128\": \"0\"}",
+        "{\"name\": \"config.json\", \"size\": 1}",
+        "{\"name\": \"config.json\", \"size\": -1, \"xxh3_128\": \"0\"}",
+        "{\"size\": 1, \"xxh3_128\": \"0\"}", "7"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        lt_err err = {0};
+        json_t *manifest = NULL;
+        char path[512];
+        make_checkpoint("foreign", 3);
+        snprintf(path, sizeof path, "%s", at("foreign/checkpoint-3/manifest.json"));
+        must(lt_json_load(path, &manifest, &err), &err);
+        json_array_append_new(json_object_get(manifest, "files"),
+                              json_loads(bad[i], JSON_DECODE_ANY, NULL));
+        must(lt_json_write_file(path, manifest, &err), &err);
+        expect_damaged(at("foreign/checkpoint-3"), "an entry of \"files\" is damaged");
+        json_decref(manifest);
+    }
 }
 
 /* --- Finding and pruning -----------------------------------------------------------------------
@@ -212,7 +241,7 @@ static void expect_latest(const char *output, int64_t step, int problems_wanted)
 {
     lt_buffer path = {0}, problems = {0};
     lt_err err = {0};
-    must(lt_checkpoint_latest(at("%s", output), &path, &problems, &err), &err);
+    must(lt_checkpoint_latest(at("%s", output), NULL, &path, &problems, &err), &err);
     if (step < 0)
         assert_int_equal(path.size, 0);
     else
@@ -290,7 +319,8 @@ int main(void)
         cmocka_unit_test(a_whole_checkpoint_verifies),
         cmocka_unit_test(any_change_is_found),
         cmocka_unit_test(a_damaged_manifest_is_refused),
-        cmocka_unit_test(foreign_names_are_refused),
+        cmocka_unit_test(the_optimizer_may_be_in_several_files),
+        cmocka_unit_test(entries_are_checked),
         cmocka_unit_test(the_latest_whole_one_is_found),
         cmocka_unit_test(pruning_keeps_the_newest_and_the_best),
         cmocka_unit_test(pruning_leaves_what_is_not_ours),

@@ -34,6 +34,8 @@ static void expect(const char *const variables[], const lt_launch_place *wanted)
     assert_int_equal(place.local_size, wanted->local_size);
     assert_string_equal(place.master_address, wanted->master_address);
     assert_int_equal(place.master_port, wanted->master_port);
+    assert_string_equal(place.master_port_name ? place.master_port_name : "MASTER_PORT",
+                        wanted->master_port_name ? wanted->master_port_name : "MASTER_PORT");
     assert_int_equal(place.supervised, wanted->supervised);
     assert_int_equal(place.restart_count, wanted->restart_count);
     assert_true(place.host[0]);
@@ -84,6 +86,40 @@ static void torchrun(void **state)
     expect(THESE("RANK=1", "WORLD_SIZE=2", "OMPI_COMM_WORLD_RANK=0", "OMPI_COMM_WORLD_SIZE=4",
                  "SLURM_PROCID=3", "SLURM_STEP_NUM_TASKS=4"),
            &bare);
+}
+
+/* torchrun itself listens on MASTER_PORT, unless it says that it does not. */
+static void a_port_beside_torchruns(void **state)
+{
+    (void)state;
+    lt_launch_place wanted = {
+        .launcher = LT_LAUNCHER_TORCHRUN, .rank = 1, .world_size = 2, .master_port = 29500};
+    expect(THESE("RANK=1", "WORLD_SIZE=2", "MASTER_PORT=29500"), &wanted);
+    expect(
+        THESE("RANK=1", "WORLD_SIZE=2", "MASTER_PORT=29500", "TORCHELASTIC_USE_AGENT_STORE=False"),
+        &wanted);
+    wanted.master_port = 30500;
+    wanted.master_port_name = "MASTER_PORT + 1000";
+    expect(
+        THESE("RANK=1", "WORLD_SIZE=2", "MASTER_PORT=29500", "TORCHELASTIC_USE_AGENT_STORE=True"),
+        &wanted);
+    wanted.master_port = 65535;
+    expect(
+        THESE("RANK=1", "WORLD_SIZE=2", "MASTER_PORT=64535", "TORCHELASTIC_USE_AGENT_STORE=True"),
+        &wanted);
+    wanted.master_port = 63536;
+    wanted.master_port_name = "MASTER_PORT - 1000";
+    expect(
+        THESE("RANK=1", "WORLD_SIZE=2", "MASTER_PORT=64536", "TORCHELASTIC_USE_AGENT_STORE=True"),
+        &wanted);
+    const lt_launch_place none = {.launcher = LT_LAUNCHER_TORCHRUN, .rank = 1, .world_size = 2};
+    expect(THESE("RANK=1", "WORLD_SIZE=2", "TORCHELASTIC_USE_AGENT_STORE=True"), &none);
+    /* its variables in the shell from which another launcher is called */
+    const lt_launch_place by_mpirun = {
+        .launcher = LT_LAUNCHER_MPI, .rank = 1, .world_size = 2, .master_port = 29500};
+    expect(THESE("OMPI_COMM_WORLD_RANK=1", "OMPI_COMM_WORLD_SIZE=2", "MASTER_PORT=29500",
+                 "TORCHELASTIC_USE_AGENT_STORE=True"),
+           &by_mpirun);
 }
 
 static void mpirun(void **state)
@@ -219,6 +255,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone),
         cmocka_unit_test(torchrun),
+        cmocka_unit_test(a_port_beside_torchruns),
         cmocka_unit_test(mpirun),
         cmocka_unit_test(srun),
         cmocka_unit_test(tasks_on_a_slurm_host),

@@ -1,27 +1,14 @@
 /* The optimizer of the trainer against torch's: ten AdamW steps on the golden gpt2 model; shorter
  * state, bf16 weights, the host's memory; its state on file. (tests/golden/make_model_golden.py
  * made the expected values.) */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../check.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "model/formats/safetensors.h"
 #include "train/optimizer.h"
 
 #define GOLDEN LATHE_TEST_DIR "/golden/models/gpt2"
-
-static void must(lt_status status, const lt_err *err)
-{
-    if (status != LT_OK) fail_msg("%s", err->message);
-}
 
 typedef struct fixture {
     lt_backend *backend;

@@ -2,11 +2,7 @@
  * and everybody reads back what it steps. Where that is in the file is checked against the pieces
  * that the model hands out, which say where it is in an undivided state. */
 #include "../file_group.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "../folder.h"
 
 #include "base/rng.h"
 #include "model/adapter.h"
@@ -15,22 +11,13 @@
 
 #define GOLDEN(name) LATHE_TEST_DIR "/golden/models/" name
 
-static char folder[64];
 static lt_backend *cpu;
 static lt_backend half; /* the same, holding weights in bf16 as a GPU does */
 
-static void must(lt_status status, const lt_err *err)
-{
-    if (status != LT_OK) fail_msg("%s", err->message);
-}
-
 static int set_up(void **state)
 {
-    (void)state;
     lt_err err;
-    snprintf(folder, sizeof folder, "%s/lathe-state-XXXXXX",
-             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(folder)) return -1;
+    if (make_folder_in_memory(state) != 0) return -1;
     if (lt_backend_create(&(lt_backend_settings){.threads = 1}, &cpu, &err) != LT_OK) return -1;
     half = *cpu;
     half.real = LT_BF16;
@@ -39,9 +26,8 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
-    (void)state;
     lt_backend_free(cpu);
-    return lt_remove_tree(folder, NULL) == LT_OK ? 0 : -1;
+    return remove_folder(state);
 }
 
 /* --- What is trained, and how ------------------------------------------------------------------
@@ -197,15 +183,6 @@ static lt_status save(void *context, const lt_file_group *group, lt_err *err)
     return lt_optimizer_save(&m->optimizer, m->model, m->path, group, err);
 }
 
-static const char *at(const char *name)
-{
-    static char paths[2][128];
-    static int next;
-    char *path = paths[next++ % 2];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
 /* Reads what one process wrote, and writes it again. */
 static void check_world(const scenario *s, const member *whole, lt_shard level, int world)
 {
@@ -253,6 +230,97 @@ static void any_number_of_processes_reads_and_writes_the_same_file(void **state)
     }
 }
 
+/* --- In several files --------------------------------------------------------------------------
+ */
+
+enum { SHARD_BYTES = 4000 };
+
+static lt_status save_sharded(void *context, const lt_file_group *group, lt_err *err)
+{
+    const member *m = context;
+    return lt_optimizer_save_sharded(&m->optimizer, m->model, m->path, SHARD_BYTES, group, err);
+}
+
+static const char *file_of(const char *name, int number, int count)
+{
+    static char file[64];
+    snprintf(file, sizeof file, "%s-%05d-of-%05d.safetensors", name, number, count);
+    return at(file);
+}
+
+/* None holds more than it may, unless it is one tensor. */
+static int check_files(void)
+{
+    lt_err err = {0};
+    int count = 1;
+    while (count < 100 && !lt_path_exists(file_of("several", 1, count)))
+        count++;
+    for (int number = 1; number <= count; number++) {
+        lt_safetensors file;
+        size_t bytes = 0;
+        must(lt_safetensors_open(file_of("several", number, count), &file, &err), &err);
+        for (size_t i = 0; i < file.count; i++)
+            bytes += file.entries[i].size;
+        assert_true(file.count == 1 || bytes <= SHARD_BYTES);
+        lt_safetensors_close(&file);
+    }
+    return count;
+}
+
+static void compare_files(int count)
+{
+    for (int number = 1; number <= count; number++) {
+        char alone[256];
+        snprintf(alone, sizeof alone, "%s", file_of("several", number, count));
+        assert_same_bytes(alone, file_of("shared", number, count));
+    }
+}
+
+static void large_state_is_in_several_files(void **state)
+{
+    (void)state;
+    enum { WORLD = 3, WHOLE_MODELS = 4 };
+    for (int i = 0; i < WHOLE_MODELS; i++) {
+        const scenario *s = &scenarios[i];
+        member whole, members[WORLD];
+        void *contexts[WORLD];
+        lt_status statuses[WORLD];
+        char several[256], shared[256];
+        lt_err err = {0};
+        snprintf(several, sizeof several, "%s", at("several.safetensors"));
+        snprintf(shared, sizeof shared, "%s", at("shared.safetensors"));
+        open_member(s, (lt_sharding){0}, &whole);
+        fill_state(&whole);
+        whole.path = several;
+        must(save_sharded(&whole, NULL, &err), &err);
+        int count = check_files();
+        assert_in_range(count, 2, 99);
+        for (int r = 0; r < WORLD; r++) {
+            const lt_sharding sharding = {LT_SHARD_OPTIMIZER, r, WORLD};
+            member *m = contexts[r] = &members[r];
+            open_member(s, sharding, m);
+            must(lt_optimizer_load(&m->optimizer, m->model, several, &err), &err);
+            check_state(m, &whole);
+            m->path = shared;
+        }
+        run_processes(WORLD, save_sharded, contexts, statuses, &err);
+        for (int r = 0; r < WORLD; r++) {
+            must(statuses[r], &err);
+            close_member(&members[r]);
+        }
+        compare_files(count);
+        assert_int_equal(unlink(file_of("several", count, count)), 0);
+        assert_int_equal(lt_optimizer_load(&whole.optimizer, whole.model, several, &err),
+                         LT_ERR_IO);
+        assert_non_null(strstr(err.message, strrchr(file_of("several", count, count), '/')));
+        for (int number = 1; number <= count; number++) {
+            must(lt_remove_tree(file_of("several", number, count), &err), &err);
+            must(lt_remove_tree(file_of("shared", number, count), &err), &err);
+        }
+        close_member(&whole);
+    }
+}
+
 static void one_that_fails_fails_all(void **state)
 {
     (void)state;
@@ -279,6 +347,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_number_of_processes_reads_and_writes_the_same_file),
+        cmocka_unit_test(large_state_is_in_several_files),
         cmocka_unit_test(one_that_fails_fails_all),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

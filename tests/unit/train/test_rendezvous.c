@@ -52,6 +52,7 @@ typedef struct rank {
     double deadline, late; /* seconds; it comes that late */
     double stays;          /* seconds, then it leaves; it does not leave when something is lost */
     bool fails;            /* instead of leaving, with a message */
+    atomic_bool stop;      /* it is told to, while it waits */
     pid_t pid;
     atomic_int done;  /* 1: opened, or refused */
     lt_status status; /* of opening */
@@ -65,7 +66,14 @@ typedef struct rank {
 } rank;
 
 static rank *ranks; /* [MOST], shared */
+static rank *me;    /* of them, in the process of a rank */
 static int port;
+static const char *port_name;
+
+static bool told_to_stop(void)
+{
+    return atomic_load(&me->stop);
+}
 
 static void on_lost(void *context, const char *message)
 {
@@ -86,11 +94,14 @@ static void run_rank(rank *r)
                                              .host = host,
                                              .address = r->address,
                                              .port = port,
+                                             .port_name = port_name,
                                              .version = r->version,
                                              .identity = r->identity,
                                              .deadline = r->deadline,
+                                             .stopped = told_to_stop,
                                              .lost = on_lost,
                                              .context = r};
+    me = r;
     pause_for(r->late);
     if (r->number == 0) memset(r->payload, 'p', sizeof r->payload);
     r->status = lt_rendezvous_open(&settings, r->payload, sizeof r->payload, &rendezvous, &err);
@@ -359,6 +370,35 @@ static void test_rank_0_never_comes(void **state)
     assert_non_null(strstr(ranks[1].message, "refused"));
 }
 
+/* A rank that waits for one that never comes can be told to leave: before rank 0 is there, while it
+ * has no answer from it, and rank 0 itself, which takes those that have come along. */
+static void test_told_to_stop(void **state)
+{
+    (void)state;
+    for (int i = 0; i < MOST; i++)
+        ranks[i].world_size = MOST;
+    start(1);
+    pause_for(0.1);
+    atomic_store(&ranks[1].stop, true);
+    wait_until(&ranks[1].done, 2, "rank 1, which finds nobody");
+    for (int i = 0; i < MOST; i++)
+        if (i == 0 || i > 2) start(i);
+    pause_for(0.3);
+    atomic_store(&ranks[3].stop, true);
+    wait_until(&ranks[3].done, 2, "rank 3, which waits for an answer");
+    atomic_store(&ranks[0].stop, true);
+    wait_until(&ranks[0].done, 2, "rank 0");
+    wait_until(&ranks[4].done, 2, "rank 4, which is not told to stop itself");
+    for (int i = 0; i < MOST; i++) {
+        char words[64];
+        if (i == 2) continue; /* never came */
+        int stopped = i == 4 ? 0 : i;
+        snprintf(words, sizeof words, "rank %d (host%d) was told to stop", stopped, stopped);
+        assert_int_equal(ranks[i].status, LT_ERR_INTERRUPTED);
+        if (!strstr(ranks[i].message, words)) fail_msg("rank %d: %s", i, ranks[i].message);
+    }
+}
+
 /* --- Settings that make no sense -------------------------------------------------------------- */
 
 static void assert_bad_settings(const char *address, int its_port, const char *word)
@@ -390,20 +430,29 @@ static void test_bad_settings(void **state)
     assert_bad_settings("no.such.host.invalid", 29500, "\"no.such.host.invalid\"");
 }
 
-static void test_busy_port(void **state)
+static void expect_busy_port(const char *name)
 {
-    char words[32];
+    char words[48];
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    (void)state;
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
     assert_int_equal(listen(fd, 1), 0);
+    port_name = name;
     ranks[0].world_size = 2;
+    ranks[0].done = 0;
     start(0);
     wait_for_opening(0, 1);
     close(fd);
-    snprintf(words, sizeof words, "port %d (MASTER_PORT)", port);
-    assert_refused(1, LT_ERR_USAGE, WORDS(words, "in use"));
+    snprintf(words, sizeof words, "port %d (%s)", port, name ? name : "MASTER_PORT");
+    assert_refused(1, LT_ERR_USAGE, WORDS(words, "in use", "choose another MASTER_PORT"));
+}
+
+static void test_busy_port(void **state)
+{
+    (void)state;
+    expect_busy_port("MASTER_PORT + 1000");
+    waitpid(ranks[0].pid, NULL, 0);
+    expect_busy_port(NULL);
 }
 
 /* --- Strangers -------------------------------------------------------------------------------- */
@@ -598,6 +647,7 @@ int main(int argc, char **argv)
         CASE(test_double_rank),
         CASE(test_rank_that_never_comes),
         CASE(test_rank_0_never_comes),
+        CASE(test_told_to_stop),
         CASE(test_bad_settings),
         CASE(test_busy_port),
         CASE(test_strangers),

@@ -161,6 +161,43 @@ static void stopped_before_the_first_step_starts_again(void **state)
     compare_with_whole("early");
 }
 
+static void refuse_in(const char *output, const char *words, const char *reason)
+{
+    lt_err err = {0};
+    assert_int_equal(train(output, words, NULL, NULL, &err), LT_ERR_USAGE);
+    assert_message(&err, reason);
+}
+
+static void refuse(const char *words, const char *reason)
+{
+    refuse_in("refused", words, reason);
+}
+
+/* Nothing of a run that has not come to a checkpoint is worth keeping, whatever is other now, but
+ * for a model and what is not the run's. */
+static void other_settings_start_again_before_the_first_checkpoint(void **state)
+{
+    (void)state;
+    lt_train_result result;
+    lt_err err = {0};
+    const lt_train_observer at_once = {.start = request_stop};
+    train_well("anew", RUN "--seed 4", &at_once, &result);
+    assert_true(lt_path_exists(at("anew/" LT_TRAIN_CONFIG_FILE)));
+    train_well("anew", RUN "--micro-batch-size 2", &at_once, &result);
+    must(lt_write_file(at("anew/mine.txt"), "x", 1, &err), &err);
+    refuse_in("anew", RUN, "is not empty");
+    assert_int_equal(unlink(at("anew/mine.txt")), 0);
+    must(lt_make_directories(at("anew/best"), &err), &err);
+    refuse_in("anew", RUN, "is not empty");
+    train_well("anew", RUN "--micro-batch-size 2", &at_once, &result);
+    must(lt_make_directories(at("anew/final"), &err), &err);
+    refuse_in("anew", RUN "--micro-batch-size 2", "is not empty");
+    assert_int_equal(rmdir(at("anew/final")), 0);
+    assert_int_equal(rmdir(at("anew/best")), 0);
+    assert_int_equal(unlink(at("anew/" LT_TRAIN_CONFIG_FILE)), 0);
+    refuse_in("anew", RUN, "is not empty");
+}
+
 static void a_finished_run_stays_as_it_is(void **state)
 {
     (void)state;
@@ -221,13 +258,6 @@ static void a_damaged_checkpoint_is_passed_over(void **state)
     compare_with_whole("damaged");
 }
 
-static void refuse(const char *words, const char *reason)
-{
-    lt_err err = {0};
-    assert_int_equal(train("refused", words, NULL, NULL, &err), LT_ERR_USAGE);
-    assert_message(&err, reason);
-}
-
 static void another_run_is_refused(void **state)
 {
     (void)state;
@@ -238,7 +268,7 @@ static void another_run_is_refused(void **state)
     fixture_data("other-data", 40);
     char words[1024];
     refuse(RUN "--seed 4", "seed was 42, is 4");
-    refuse(RUN "--learning-rate 1e-3", "learning_rate was 0.005");
+    refuse(RUN "--learning-rate 0.1", "learning_rate was 0.005, is 0.1.");
     refuse(RUN "--max-steps 13", "12 steps, now 13");
     refuse(RUN "--micro-batch-size 2", "the global batch was ");
     refuse(RUN "--freeze-layers 1", "freeze_layers was 0, is 1");
@@ -289,6 +319,7 @@ int main(void)
         cmocka_unit_test(short_state_gives_the_same_bits),
         cmocka_unit_test(number_types_are_compared),
         cmocka_unit_test(stopped_before_the_first_step_starts_again),
+        cmocka_unit_test(other_settings_start_again_before_the_first_checkpoint),
         cmocka_unit_test(a_finished_run_stays_as_it_is),
         cmocka_unit_test(free_settings_may_change),
         cmocka_unit_test(micro_batches_may_change),

@@ -1,14 +1,6 @@
 /* Which collective begins, and is waited for, at which point of a pass: what makes them overlap
  * with computing. The communicator is a list. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../check.h"
 
 #include "base/fsio.h"
 #include "train/shard.h"
@@ -21,11 +13,6 @@ static lt_sharder *sharder;
 static lt_workspace *workspace;
 static lt_unit_observer observer; /* the sharder's */
 static char directory[] = "/tmp/lathe-order-XXXXXX";
-
-static void must(lt_status status, const lt_err *err)
-{
-    if (status != LT_OK) fail_msg("%s", err->message);
-}
 
 /* --- The list ----------------------------------------------------------------------------------
  * F0 B0: forward, backward of unit 0 begins; b0: is done. +g0 -g0: its gather begins, is waited

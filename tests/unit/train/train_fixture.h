@@ -3,20 +3,10 @@
 #ifndef LT_TRAIN_FIXTURE_H
 #define LT_TRAIN_FIXTURE_H
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
 #include "base/fsio.h"
 #include "base/json.h"
 #include "train/train.h"
+#include "../check.h"
 
 #define FIXTURE_TOKENIZER LATHE_TEST_DIR "/golden/dolly"
 enum { FIXTURE_WORDS = 80, FIXTURE_RECORDS = 61 };
@@ -35,11 +25,6 @@ static inline const char *at(const char *format, ...)
     vsnprintf(out + used, sizeof paths[0] - (size_t)used, format, arguments);
     va_end(arguments);
     return out;
-}
-
-static inline void must(lt_status status, const lt_err *err)
-{
-    if (status != LT_OK) fail_msg("%s", err->message);
 }
 
 /* Answers follow from the questions, so that a small model can learn them. `special_tokens`: in
