@@ -17,7 +17,8 @@ static lt_status make_message(const char *role, const char *text, size_t size, j
     json_t *content = memchr(text, '\0', size) ? NULL : json_stringn(text, size);
     *out = content ? json_pack("{s:s, s:o}", "role", role, "content", content) : NULL;
     if (*out) return LT_OK;
-    return lt_fail(err, LT_ERR_FORMAT, "the message is not UTF-8 text without NUL bytes");
+    return lt_fail(err, LT_ERR_FORMAT, "the %s's message is not UTF-8 text without NUL bytes",
+                   role);
 }
 
 lt_status lt_chat_history_add(lt_chat_history *history, const char *role, const char *text,
@@ -69,7 +70,7 @@ lt_status lt_chat_history_save(const lt_chat_history *history, const char *path,
 
 static lt_status check_messages(const json_t *messages, const char *path, lt_err *err)
 {
-    if (!json_is_array(messages) || json_array_size(messages) == 0)
+    if (!json_is_array(messages))
         return lt_fail(err, LT_ERR_FORMAT,
                        "%s: holds neither a list of messages nor an object with one under "
                        "\"messages\"",

@@ -6,6 +6,8 @@
 
 static const char fence[] = "\"\"\"";
 enum { FENCE_SIZE = 3 };
+/* A terminal drops what is typed of a line beyond this, without a word (termios(3), ICANON). */
+enum { TERMINAL_LINE_SIZE = 4095 };
 
 /* One line without its line feed. */
 static lt_input_kind read_line(lt_chat_input *input, const char *prompt, size_t *size)
@@ -23,6 +25,7 @@ static lt_input_kind read_line(lt_chat_input *input, const char *prompt, size_t 
     if (length < 0) return LT_INPUT_END;
     *size = (size_t)length;
     if (*size > 0 && input->line[*size - 1] == '\n') --*size;
+    input->cut = input->cut || (input->terminal && *size >= TERMINAL_LINE_SIZE);
     if (*size > 0 && input->line[*size - 1] == '\r') --*size;
     return LT_INPUT_MESSAGE;
 }
@@ -56,7 +59,7 @@ static lt_status read_block(lt_chat_input *input, const char *line, size_t size,
     return LT_OK;
 }
 
-lt_status lt_chat_input_read(lt_chat_input *input, lt_input_kind *kind, lt_err *err)
+static lt_status read_message(lt_chat_input *input, lt_input_kind *kind, lt_err *err)
 {
     size_t size = 0;
     lt_buffer_clear(&input->message);
@@ -73,6 +76,14 @@ lt_status lt_chat_input_read(lt_chat_input *input, lt_input_kind *kind, lt_err *
         if (*kind == LT_INPUT_END) break;
     }
     *kind = LT_INPUT_MESSAGE;
+    return LT_OK;
+}
+
+lt_status lt_chat_input_read(lt_chat_input *input, lt_input_kind *kind, lt_err *err)
+{
+    input->cut = false;
+    LT_TRY(read_message(input, kind, err));
+    if (input->cut && *kind == LT_INPUT_MESSAGE) *kind = LT_INPUT_CUT;
     return LT_OK;
 }
 

@@ -13,12 +13,14 @@ typedef struct lt_chat_input {
     char *line;    /* owned, as is the message */
     size_t capacity;
     lt_buffer message;
+    bool cut; /* the terminal has kept the end of a line back */
 } lt_chat_input;
 
 typedef enum lt_input_kind {
     LT_INPUT_MESSAGE,
     LT_INPUT_END,
     LT_INPUT_INTERRUPTED, /* by a signal; what was typed of the message is forgotten */
+    LT_INPUT_CUT,         /* a line was longer than terminals pass on: part of it is lost */
 } lt_input_kind;
 
 /* Reads one message: a line; lines that each end with a backslash, and the one after them; or all

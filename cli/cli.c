@@ -1,7 +1,7 @@
 #include "cli/cli.h"
 
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 int lt_cli_refuse_options(const lt_option_table *table, lt_status status, const lt_err *err)
 {
@@ -32,6 +32,20 @@ bool lt_cli_parse(const lt_option_table *table, int argc, char **argv, void *set
     return status == LT_OK && !result->help;
 }
 
+int lt_cli_run(const lt_option_table *table, int argc, char **argv, void *settings,
+               lt_status (*run)(const void *settings, lt_err *err))
+{
+    lt_option_result given = {0};
+    lt_err err = {0};
+    int exit_code = LT_EXIT_OK;
+    if (lt_cli_parse(table, argc, argv, settings, &given, &exit_code)) {
+        lt_status status = run(settings, &err);
+        if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
+    }
+    lt_options_free(table, settings, &given);
+    return exit_code;
+}
+
 int lt_cli_exit_code(lt_status status)
 {
     if (status == LT_ERR_USAGE) return LT_EXIT_USAGE;
@@ -43,9 +57,29 @@ int lt_cli_fail(lt_status status, const lt_err *err)
     const char *message = err->message[0] ? err->message : "failed, with no reason given";
     fflush(stdout);
     fputs("lathe: error: ", stderr);
-    /* a message may quote a file, whose control characters are not for the terminal */
-    for (const char *c = message; *c; c++)
-        fputc((unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c, stderr);
-    fputc('\n', stderr);
+    lt_cli_print_safely(stderr, message);
     return lt_cli_exit_code(status);
+}
+
+static void put_safely(FILE *out, char c)
+{
+    fputc((unsigned char)c < ' ' || c == 0x7f ? '?' : c, out);
+}
+
+void lt_cli_print_safely(FILE *out, const char *text)
+{
+    for (; *text; text++)
+        put_safely(out, *text);
+    fputc('\n', out);
+}
+
+void lt_cli_print_lines(FILE *out, const char *before, const char *text)
+{
+    while (*text) {
+        fputs(before, out);
+        for (; *text && *text != '\n'; text++)
+            put_safely(out, *text);
+        fputc('\n', out);
+        text += *text == '\n';
+    }
 }

@@ -1,45 +1,34 @@
 /* lathe chat: a conversation with a model in the terminal, or line by line from a pipe. */
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/adapters.h"
+#include "cli/answering.h"
 #include "cli/chat_history.h"
 #include "cli/chat_input.h"
 #include "cli/cli.h"
-#include "cli/sampling.h"
+#include "cli/common_options.h"
+#include "cli/interrupt.h"
 #include "train/chat_session.h"
-#include "train/device.h"
 
 typedef struct chat_settings {
     char *model, *template_, *system, *history;
-    int64_t max_new_tokens, threads;
-    lt_cli_sampling sampling;
-    lt_string_list stop, adapter;
+    int64_t threads;
+    lt_cli_answering answering;
+    lt_string_list adapter;
     char *device, *dtype, *matmul;
 } chat_settings;
 
 #define FIELD(name) offsetof(chat_settings, name)
 
 static const lt_option options[] = {
-    {.name = "model",
-     .type = LT_OPTION_STRING,
-     .offset = FIELD(model),
-     .required = true,
-     .metavar = "DIR",
-     .help = "Model directory, or org/name in the local Hugging Face cache.",
-     .group = "The model"},
-    {.name = "adapter",
-     .type = LT_OPTION_LIST,
-     .offset = FIELD(adapter),
-     .metavar = "DIR",
-     .help = "PEFT directory of an adapter of this model."},
+    LT_MODEL_OPTION(chat_settings, "The model"),
+    LT_ADAPTER_OPTION(chat_settings, LT_OPTION_LIST),
     {.name = "template",
      .type = LT_OPTION_CHOICE,
      .offset = FIELD(template_),
-     .choices = "dolly|alpaca|chatml|plain|chat",
+     .choices = LT_TEMPLATE_CHOICES,
      .help = "Template of the conversation; by default the one the model was trained with, else "
              "its tokenizer's chat template (chat)."},
     {.name = "system",
@@ -55,26 +44,8 @@ static const lt_option options[] = {
      .help =
          "Whether the model sees the messages before the last one. auto: not with the templates "
          "of single questions (dolly, alpaca, plain)."},
-    {.name = "max-new-tokens",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(max_new_tokens),
-     .max = 1e9,
-     .default_text = "512",
-     .help = "Longest answer; 0: as long as the model can see.",
-     .group = "How to answer (without any of these: greedy)"},
-    LT_SAMPLING_OPTIONS(chat_settings, sampling),
-    {.name = "stop",
-     .type = LT_OPTION_LIST,
-     .offset = FIELD(stop),
-     .metavar = "TEXT",
-     .help = "End the answer before any of these texts."},
-    {.name = "threads",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(threads),
-     .max = 4096,
-     .default_text = "0",
-     .help = "CPU threads; 0: all cores.",
-     .group = "Machine"},
+    LT_ANSWERING_OPTIONS(chat_settings, answering, "512"),
+    LT_THREADS_OPTION(chat_settings, "Machine"),
     LT_DEVICE_OPTION(chat_settings, "auto"),
     LT_DTYPE_OPTION(chat_settings),
     LT_MATMUL_OPTION(chat_settings),
@@ -107,24 +78,6 @@ static const lt_option_table table = {
     .count = sizeof options / sizeof *options,
 };
 
-/* --- Signals ---------------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
-/* Without SA_RESTART: a Ctrl-C ends reading a line too. */
-static void catch_interrupts(void)
-{
-    struct sigaction action = {.sa_handler = on_signal};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-}
-
 /* --- One answer ------------------------------------------------------------------------------- */
 
 typedef struct conversation {
@@ -138,15 +91,25 @@ typedef struct conversation {
     bool leave;
 } conversation;
 
-/* What a model writes is not for the terminal to obey: control characters are shown as '?'. */
+/* Bytes of the control character at `text`, 0 for any other: below U+0020 but for line feed and
+ * tab, and U+007F to U+009F, of which terminals obey some too. */
+static size_t control_size(const char *text, size_t size)
+{
+    unsigned char first = (unsigned char)text[0], second = size > 1 ? (unsigned char)text[1] : 0;
+    if (first == 0xC2 && second >= 0x80 && second < 0xA0) return 2;
+    return (first < ' ' && first != '\n' && first != '\t') || first == 0x7F;
+}
+
+/* What a model writes is not for the terminal to obey: control characters are shown as '?'. Text
+ * comes in whole characters. */
 static void show_text(void *context, int64_t index, const char *text, size_t size)
 {
     const conversation *c = context;
     (void)index;
     for (size_t i = 0; i < size; i++) {
-        unsigned char byte = (unsigned char)text[i];
-        bool control = (byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7f;
-        putchar(control && c->input.terminal ? '?' : byte);
+        size_t control = c->input.terminal ? control_size(text + i, size - i) : 0;
+        putchar(control > 0 ? '?' : text[i]);
+        i += control > 1;
     }
     fflush(stdout);
 }
@@ -189,28 +152,27 @@ static json_t *seen_messages(const conversation *c)
     return seen;
 }
 
-/* Asks the model. What is wrong with a message does not end the conversation: it is taken back. */
+/* Asks the model. What is wrong with a message, or with the answer to it, does not end the
+ * conversation: the message is taken back. */
 static lt_status ask(conversation *c, const char *text, size_t size, lt_err *err)
 {
     lt_chat_reply reply = {0};
-    lt_status status = lt_chat_history_add(&c->history, "user", text, size, err);
-    if (status == LT_OK) {
-        json_t *seen = seen_messages(c);
-        const lt_conversation so_far = {.messages = seen};
-        interrupted = 0;
-        status =
-            lt_chat_session_answer(c->session, &so_far, &c->answering, show_text, c, &reply, err);
-        json_decref(seen);
-        if (status == LT_OK || status == LT_ERR_INTERRUPTED) putchar('\n');
-        fflush(stdout);
-        if (status == LT_OK)
-            status = take_answer(c, &reply, err);
-        else if (status == LT_ERR_INTERRUPTED)
-            status = take_interrupted(c, &reply, err);
-        else
-            lt_chat_history_drop_last(&c->history);
-        interrupted = 0;
-    }
+    LT_TRY(lt_chat_history_add(&c->history, "user", text, size, err));
+    json_t *seen = seen_messages(c);
+    const lt_conversation so_far = {.messages = seen};
+    lt_interrupted = 0;
+    lt_status status =
+        lt_chat_session_answer(c->session, &so_far, &c->answering, show_text, c, &reply, err);
+    json_decref(seen);
+    if (lt_interrupted) clearerr(stdout); /* Ctrl-C cuts a write short, too */
+    if (status == LT_OK || status == LT_ERR_INTERRUPTED) putchar('\n');
+    fflush(stdout);
+    if (status == LT_OK)
+        status = take_answer(c, &reply, err);
+    else if (status == LT_ERR_INTERRUPTED)
+        status = take_interrupted(c, &reply, err);
+    if (status != LT_OK) lt_chat_history_drop_last(&c->history);
+    lt_interrupted = 0;
     lt_answer_free(&reply.answer);
     return status;
 }
@@ -296,7 +258,14 @@ static lt_status converse(conversation *c, lt_err *err)
         if (kind == LT_INPUT_END) break;
         if (kind == LT_INPUT_INTERRUPTED) {
             if (!c->input.terminal) return lt_fail(err, LT_ERR_INTERRUPTED, "interrupted");
+            clearerr(stdout);
             fputs("\n(/quit or Ctrl-D leaves)\n", stderr);
+            continue;
+        }
+        if (kind == LT_INPUT_CUT) {
+            fputs("(a terminal passes on 4095 bytes of a line and drops the rest, so this message "
+                  "is not sent; write it in several lines, or send it through a pipe)\n",
+                  stderr);
             continue;
         }
         lt_err problem = {0};
@@ -306,7 +275,7 @@ static lt_status converse(conversation *c, lt_err *err)
             lt_cli_fail(status, &problem);
             c->failed = true;
         }
-        if (fflush(stdout) != 0)
+        if (fflush(stdout) != 0 || ferror(stdout))
             return lt_fail(err, LT_ERR_IO, "the answers can not be written to standard output");
     }
     if (c->input.terminal && !c->leave) putchar('\n');
@@ -331,22 +300,15 @@ static void introduce(const conversation *c, const lt_assistant *assistant)
               stderr);
 }
 
-static lt_status run(const chat_settings *settings, const lt_sampling *sampling, bool *failed,
-                     lt_err *err)
+static lt_status run(const chat_settings *settings, const lt_answer_settings *answering,
+                     bool *failed, lt_err *err)
 {
-    const lt_device_choice machine = {.device = settings->device,
-                                      .dtype = settings->dtype,
-                                      .matmul = settings->matmul,
-                                      .threads = (int)settings->threads};
+    const lt_device_choice machine = LT_DEVICE_CHOICE(settings);
     lt_device_opened device = {0};
     lt_assistant assistant = {0};
     conversation c = {.settings = settings,
                       .input = {.file = stdin, .terminal = isatty(STDIN_FILENO)},
-                      .answering = {.max_new_tokens = settings->max_new_tokens,
-                                    .sampling = *sampling,
-                                    .stop_texts = (const char *const *)settings->stop.items,
-                                    .stop_text_count = (int64_t)settings->stop.count,
-                                    .cancelled = &interrupted}};
+                      .answering = *answering};
     lt_status status;
     if (settings->adapter.count > 1)
         return lt_fail(err, LT_ERR_USAGE, "a conversation is with one --adapter at a time");
@@ -365,7 +327,7 @@ static lt_status run(const chat_settings *settings, const lt_sampling *sampling,
                   (strcmp(settings->history, "auto") == 0 &&
                    is_of_single_questions(assistant.notes.template_));
     introduce(&c, &assistant);
-    catch_interrupts();
+    lt_interrupt_on_ctrl_c();
     status = converse(&c, err);
 done:
     *failed = c.failed && !c.input.terminal;
@@ -381,14 +343,14 @@ int lt_cmd_chat(int argc, char **argv)
 {
     chat_settings settings = {0};
     lt_option_result given = {0};
-    lt_sampling sampling = {0};
+    lt_answer_settings answering;
     lt_err err = {0};
     bool failed = false;
     int exit_code = LT_EXIT_OK;
     if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
         lt_status status =
-            lt_cli_choose_sampling(&table, &given, &settings.sampling, &sampling, &err);
-        if (status == LT_OK) status = run(&settings, &sampling, &failed, &err);
+            lt_cli_choose_answering(&table, &given, &settings.answering, &answering, &err);
+        if (status == LT_OK) status = run(&settings, &answering, &failed, &err);
         if (status != LT_OK)
             exit_code = lt_cli_fail(status, &err);
         else if (failed)

@@ -7,10 +7,6 @@
 #include "kernels/devices.h"
 #include "kernels/kernels.h"
 
-typedef struct settings {
-    int unused;
-} settings;
-
 static const lt_option_table table = {
     .command = "lathe devices",
     .synopsis = "lathe devices",
@@ -79,8 +75,9 @@ static void print_library(const char *name, const char *const names[])
     print_line(name, found ? found : "not found");
 }
 
-static lt_status print_devices(lt_err *err)
+static lt_status print_devices(const void *no_options, lt_err *err)
 {
+    (void)no_options;
     lt_cuda_machine machine;
     lt_err no_gpu = {0}, why = {0};
     int index = 0;
@@ -104,15 +101,5 @@ static lt_status print_devices(lt_err *err)
 
 int lt_cmd_devices(int argc, char **argv)
 {
-    settings s = {0};
-    lt_option_result result = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (!lt_cli_parse(&table, argc, argv, &s, &result, &exit_code)) goto done;
-    lt_status status = print_devices(&err);
-    if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-
-done:
-    lt_options_free(&table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&table, argc, argv, NULL, print_devices);
 }

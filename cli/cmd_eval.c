@@ -1,17 +1,16 @@
 /* lathe eval: how good a model is, and whether it is better than another. */
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/json.h"
+#include "cli/bar.h"
 #include "cli/cli.h"
+#include "cli/common_options.h"
+#include "cli/interrupt.h"
 #include "train/evaluation.h"
 
-enum { BAR_WIDTH = 24, LINE_SECONDS = 10 };
-#define BAR_INTERVAL 0.1 /* seconds between redraws */
+#define LINE_INTERVAL 10 /* seconds between lines where there is no terminal for a bar */
 
 typedef struct eval_settings {
     char *model, *adapter, *data, *compare, *compare_adapter, *fewshot_data, *fewshot_sampler;
@@ -25,18 +24,8 @@ typedef struct eval_settings {
 #define FIELD(name) offsetof(eval_settings, name)
 
 static const lt_option options[] = {
-    {.name = "model",
-     .type = LT_OPTION_STRING,
-     .offset = FIELD(model),
-     .required = true,
-     .metavar = "DIR",
-     .help = "Model directory, or org/name in the local Hugging Face cache.",
-     .group = "Which model"},
-    {.name = "adapter",
-     .type = LT_OPTION_STRING,
-     .offset = FIELD(adapter),
-     .metavar = "DIR",
-     .help = "PEFT directory of an adapter of this model."},
+    LT_MODEL_OPTION(eval_settings, "Which model"),
+    LT_ADAPTER_OPTION(eval_settings, LT_OPTION_STRING),
     {.name = "compare",
      .type = LT_OPTION_STRING,
      .offset = FIELD(compare),
@@ -96,7 +85,7 @@ static const lt_option options[] = {
     {.name = "apply-chat-template",
      .type = LT_OPTION_FLAG,
      .offset = FIELD(apply_chat_template),
-     .help = "Ask in the model's chat template, as a user."},
+     .help = "Ask in the model's chat template: as a user, with examples as turns before."},
     {.name = "max-length",
      .type = LT_OPTION_INT,
      .offset = FIELD(max_length),
@@ -154,12 +143,7 @@ static const lt_option options[] = {
     LT_DEVICE_OPTION(eval_settings, "auto"),
     LT_DTYPE_OPTION(eval_settings),
     LT_MATMUL_OPTION(eval_settings),
-    {.name = "threads",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(threads),
-     .max = 4096,
-     .default_text = "0",
-     .help = "CPU threads; 0: all cores."},
+    LT_THREADS_OPTION(eval_settings, NULL),
 };
 
 static const lt_option_table table = {
@@ -179,64 +163,19 @@ static const lt_option_table table = {
     .options = options,
     .count = sizeof options / sizeof options[0]};
 
-/* --- Signals ---------------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t interrupted;
-
-static void say(const char *text)
-{
-    ssize_t ignored = write(STDERR_FILENO, text, strlen(text));
-    (void)ignored;
-}
-
-static void on_signal(int number)
-{
-    if (interrupted) _exit(LT_EXIT_INTERRUPTED);
-    interrupted = 1;
-    say(number == SIGINT ? "\nlathe: stopping after this batch; again to stop at once\n"
-                         : "\nlathe: stopping after this batch\n");
-}
-
-static void handle_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGXFSZ, SIG_IGN); /* a file too large is then an error that can be told */
-}
-
 /* --- Progress --------------------------------------------------------------------------------- */
 
 typedef struct console {
-    bool terminal; /* a bar on the last line, redrawn in place; else a line now and then */
-    bool bar_shown;
+    bool terminal; /* a bar on its last line; else a line now and then */
+    lt_bar bar;
     double shown; /* seconds of the last bar or line */
 } console;
 
-static void clear_bar(console *c)
-{
-    if (c->bar_shown) fputs("\r\033[K", stderr);
-    c->bar_shown = false;
-}
-
 static void on_message(void *context, const char *text)
 {
-    clear_bar(context);
-    for (; *text; text++) /* it may quote a file */
-        fputc((unsigned char)*text < ' ' || *text == 0x7f ? '?' : *text, stderr);
-    fputc('\n', stderr);
-}
-
-/* "0:07", "2:05:00" */
-static void format_duration(double seconds, char *out, size_t size)
-{
-    int64_t s = seconds > 0 && seconds < 1e9 ? (int64_t)(seconds + 0.5) : 0;
-    if (s >= 3600)
-        snprintf(out, size, "%lld:%02d:%02d", (long long)(s / 3600), (int)(s / 60 % 60),
-                 (int)(s % 60));
-    else
-        snprintf(out, size, "%d:%02d", (int)(s / 60), (int)(s % 60));
+    console *c = context;
+    lt_bar_clear(&c->bar);
+    lt_cli_print_safely(stderr, text);
 }
 
 /* What an earlier run has done says nothing of this one's speed. */
@@ -246,28 +185,9 @@ static void describe(const lt_evaluation_progress *p, char *out, size_t size)
            left = (double)(p->all_total - p->all_done);
     double speed = p->seconds > 0 ? fresh / p->seconds : 0;
     char remaining[32] = "?";
-    if (speed > 0) format_duration(left / speed, remaining, sizeof remaining);
+    if (speed > 0) lt_cli_format_duration(left / speed, remaining);
     snprintf(out, size, "%s  %lld/%lld  %.*f/s  ETA %s", p->task, (long long)p->done,
              (long long)p->total, speed < 10 ? 2 : 0, speed, remaining);
-}
-
-static int terminal_width(void)
-{
-    struct winsize size;
-    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
-static void draw_bar(console *c, double share, const char *text)
-{
-    char cells[BAR_WIDTH + 1], line[512];
-    for (int i = 0; i < BAR_WIDTH; i++)
-        cells[i] = i < share * BAR_WIDTH ? '#' : '.';
-    cells[BAR_WIDTH] = '\0';
-    snprintf(line, sizeof line, "[%s] %3.0f%%  %s", cells, 100 * share, text);
-    /* a line that wraps can not be redrawn in place */
-    fprintf(stderr, "\r\033[K%.*s", terminal_width() - 1, line);
-    fflush(stderr);
-    c->bar_shown = true;
 }
 
 static void on_progress(void *context, const lt_evaluation_progress *p)
@@ -275,11 +195,11 @@ static void on_progress(void *context, const lt_evaluation_progress *p)
     console *c = context;
     char text[384];
     double share = p->all_total > 0 ? (double)p->all_done / (double)p->all_total : 0;
-    if (p->seconds - c->shown < (c->terminal ? BAR_INTERVAL : LINE_SECONDS)) return;
+    if (p->seconds - c->shown < (c->terminal ? LT_BAR_INTERVAL : LINE_INTERVAL)) return;
     c->shown = p->seconds;
     describe(p, text, sizeof text);
     if (c->terminal)
-        draw_bar(c, share, text);
+        lt_bar_draw(&c->bar, share, text);
     else
         fprintf(stderr, "%3.0f%%  %s: %s\n", 100 * share, p->model, text);
 }
@@ -295,16 +215,6 @@ static lt_status print_json(const json_t *json, lt_err *err)
     return status;
 }
 
-static void print_lines(FILE *out, const char *before, const lt_buffer *lines)
-{
-    const char *at = lt_buffer_text(lines);
-    while (*at) {
-        int length = (int)strcspn(at, "\n");
-        fprintf(out, "%s%.*s\n", before, length, at);
-        at += length + (at[length] == '\n');
-    }
-}
-
 /* Tables of one model have the notes inside. */
 static lt_status print_result(const lt_evaluation_result *result, bool json, bool compared,
                               lt_err *err)
@@ -314,10 +224,13 @@ static lt_status print_result(const lt_evaluation_result *result, bool json, boo
     else
         fputs(lt_buffer_text(&result->tables), stdout);
     FILE *out = json ? stderr : stdout;
-    if (json || compared) print_lines(out, "\n", &result->notes);
+    if (json || compared) {
+        if (result->notes.size > 0) fputc('\n', out);
+        lt_cli_print_lines(out, "", lt_buffer_text(&result->notes));
+    }
     if (result->files.size > 0) fputc('\n', out);
-    print_lines(out, "wrote ", &result->files);
-    if (fflush(stdout) == 0) return LT_OK;
+    lt_cli_print_lines(out, "wrote ", lt_buffer_text(&result->files));
+    if (fflush(stdout) == 0 && !ferror(stdout)) return LT_OK;
     return lt_fail(err, LT_ERR_IO, "the results can not be written to standard output");
 }
 
@@ -354,24 +267,22 @@ static lt_evaluation_settings choose(const eval_settings *s)
         .rubric = s->rubric,
         .resamples = s->bootstrap,
         .output = s->output,
-        .machine = {.device = s->device,
-                    .dtype = s->dtype,
-                    .matmul = s->matmul,
-                    .threads = (int)s->threads},
-        .cancelled = &interrupted,
+        .machine = LT_DEVICE_CHOICE(s),
+        .cancelled = &lt_interrupted,
     };
 }
 
-static lt_status run(const eval_settings *s, lt_err *err)
+static lt_status run(const void *context, lt_err *err)
 {
-    console c = {.terminal = isatty(STDERR_FILENO) != 0};
+    const eval_settings *s = context;
+    console c = {.terminal = isatty(STDERR_FILENO) != 0, .bar = {.out = stderr}};
     const lt_evaluation_observer observer = {
         .context = &c, .message = on_message, .progress = on_progress};
     const lt_evaluation_settings settings = choose(s);
     lt_evaluation_result result;
-    handle_signals();
+    lt_interrupt_between_batches();
     lt_status status = lt_evaluation_run(&settings, &observer, &result, err);
-    clear_bar(&c);
+    lt_bar_clear(&c.bar);
     if (status == LT_OK)
         status = print_result(&result, s->json, settings.baseline.model != NULL, err);
     if (status == LT_ERR_INTERRUPTED) explain_interruption(s, &result, err);
@@ -382,13 +293,5 @@ static lt_status run(const eval_settings *s, lt_err *err)
 int lt_cmd_eval(int argc, char **argv)
 {
     eval_settings settings = {0};
-    lt_option_result given = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
-        lt_status status = run(&settings, &err);
-        if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-    }
-    lt_options_free(&table, &settings, &given);
-    return exit_code;
+    return lt_cli_run(&table, argc, argv, &settings, run);
 }

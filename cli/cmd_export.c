@@ -1,10 +1,10 @@
 /* lathe export: a model, with its adapter, as what others serve. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
-#include "train/device.h"
+#include "cli/common_options.h"
+#include "cli/interrupt.h"
 #include "train/export.h"
 
 typedef struct export_settings {
@@ -23,11 +23,7 @@ static const lt_option options[] = {
      .required = true,
      .metavar = "DIR",
      .help = "Model directory, GGUF file, or org/name in the local Hugging Face cache."},
-    {.name = "adapter",
-     .type = LT_OPTION_STRING,
-     .offset = FIELD(adapter),
-     .metavar = "DIR",
-     .help = "PEFT directory of an adapter of this model."},
+    LT_ADAPTER_OPTION(export_settings, LT_OPTION_STRING),
     {.name = "format",
      .type = LT_OPTION_CHOICE,
      .offset = FIELD(format),
@@ -44,7 +40,7 @@ static const lt_option options[] = {
     {.name = "dtype",
      .type = LT_OPTION_CHOICE,
      .offset = FIELD(dtype),
-     .choices = "f32|bf16|f16|float32|bfloat16|float16",
+     .choices = LT_FILE_DTYPE_CHOICES,
      .help = "Number type of the weights; as they are stored when it is not given."},
     {.name = "quantize",
      .type = LT_OPTION_CHOICE,
@@ -78,12 +74,7 @@ static const lt_option options[] = {
      .offset = FIELD(force),
      .help = "Replace what is at --output."},
     LT_DEVICE_OPTION(export_settings, "cpu"),
-    {.name = "threads",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(threads),
-     .default_text = "0",
-     .max = 4096,
-     .help = "CPU threads; 0: all cores."},
+    LT_THREADS_OPTION(export_settings, NULL),
 };
 
 static const lt_option_table table = {
@@ -99,33 +90,7 @@ static const lt_option_table table = {
     .count = sizeof options / sizeof *options,
 };
 
-/* --- Interruption ----------------------------------------------------------------------------- */
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
-/* The first Ctrl-C ends politely, the second at once. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGXFSZ, SIG_IGN); /* a file too large is then an error that can be told */
-}
-
 /* --- Settings --------------------------------------------------------------------------------- */
-
-static lt_dtype dtype_by_name(const char *name)
-{
-    if (name[0] == 'b') return LT_BF16;
-    return strstr(name, "16") ? LT_F16 : LT_F32;
-}
 
 static lt_export_format format_by_name(const char *name)
 {
@@ -144,7 +109,7 @@ static lt_status translate(const export_settings *s, lt_export_settings *out, lt
                                 .adapter_directory = s->adapter,
                                 .model_name = s->model,
                                 .evaluation = s->evaluation,
-                                .cancelled = &interrupted};
+                                .cancelled = &lt_interrupted};
     if (s->dtype && s->quantize)
         return lt_fail(err, LT_ERR_USAGE,
                        "--dtype and --quantize are two answers to one question: give one of them");
@@ -162,7 +127,7 @@ static void choose_dtype(const export_settings *s, const lt_model *model, lt_exp
 {
     bool adapter_alone = out->format == LT_EXPORT_PEFT || !out->merge;
     if (s->dtype)
-        out->dtype = dtype_by_name(s->dtype);
+        out->dtype = lt_cli_file_dtype(s->dtype);
     else
         out->dtype = adapter_alone ? lt_adapter_file_dtype(model->adapters[0])
                                    : lt_stored_dtype(&model->config);
@@ -171,19 +136,9 @@ static void choose_dtype(const export_settings *s, const lt_model *model, lt_exp
 
 /* --- The command ------------------------------------------------------------------------------ */
 
-/* Notes line by line, each with its own beginning. */
-static void print_notes(const char *text)
-{
-    while (*text) {
-        int length = (int)strcspn(text, "\n");
-        printf("note          %.*s\n", length, text);
-        text += length + (text[length] == '\n');
-    }
-}
-
 static void print_report(const lt_export_settings *s, const lt_export_report *report)
 {
-    print_notes(lt_buffer_text(&report->notes));
+    lt_cli_print_lines(stdout, "note          ", lt_buffer_text(&report->notes));
     if (report->verified && report->bound > 0)
         printf("verified      logits differ by at most %.2e (the largest is %.2f), %.2e of their "
                "size (%.0e is expected)\n",
@@ -207,8 +162,9 @@ static lt_status export_opened(const export_settings *s, lt_export_settings *wha
     return LT_OK;
 }
 
-static lt_status run(const export_settings *s, lt_err *err)
+static lt_status run(const void *context, lt_err *err)
 {
+    const export_settings *s = context;
     const lt_adapter_source source = {.name = "exported", .directory = s->adapter};
     /* everything is rounded once, when it is written */
     const lt_device_choice machine = {
@@ -237,14 +193,6 @@ done:
 int lt_cmd_export(int argc, char **argv)
 {
     export_settings settings = {0};
-    lt_option_result given = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    catch_signals();
-    if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
-        lt_status status = run(&settings, &err);
-        if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-    }
-    lt_options_free(&table, &settings, &given);
-    return exit_code;
+    lt_interrupt_once();
+    return lt_cli_run(&table, argc, argv, &settings, run);
 }

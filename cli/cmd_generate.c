@@ -1,6 +1,4 @@
 /* lathe generate: answers one prompt, a file of them, or the held-out records of a dataset. */
-#include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,34 +6,30 @@
 
 #include "base/json.h"
 #include "cli/adapters.h"
+#include "cli/answering.h"
 #include "cli/cli.h"
-#include "cli/sampling.h"
+#include "cli/common_options.h"
+#include "cli/interrupt.h"
 #include "train/answer_text.h"
 #include "train/assistant.h"
-#include "train/device.h"
 
 /* Answers are printed after each so many prompts. */
 enum { PROMPTS_AT_ONCE = 64, HEADING_BYTES = 100 };
 
 typedef struct generate_settings {
     char *model, *prompt, *instruction, *context, *input, *data, *template_;
-    int64_t limit, max_new_tokens, threads;
+    int64_t limit, threads;
     bool json, quiet;
-    lt_cli_sampling sampling;
-    lt_string_list stop, adapter;
+    lt_cli_answering answering;
+    lt_string_list adapter;
     char *device, *dtype, *matmul;
 } generate_settings;
 
 #define FIELD(name) offsetof(generate_settings, name)
 
 static const lt_option options[] = {
-    {.name = "model",
-     .type = LT_OPTION_STRING,
-     .offset = FIELD(model),
-     .required = true,
-     .metavar = "DIR",
-     .help = "Model directory, or org/name in the local Hugging Face cache.",
-     .group = "What to answer (one of --prompt, --instruction, --input, --data)"},
+    LT_MODEL_OPTION(generate_settings,
+                    "What to answer (one of --prompt, --instruction, --input, --data)"),
     {.name = "adapter",
      .type = LT_OPTION_LIST,
      .offset = FIELD(adapter),
@@ -78,22 +72,10 @@ static const lt_option options[] = {
     {.name = "template",
      .type = LT_OPTION_CHOICE,
      .offset = FIELD(template_),
-     .choices = "dolly|alpaca|chatml|plain|chat",
+     .choices = LT_TEMPLATE_CHOICES,
      .help = "Prompt template; by default the one the model was trained with, else its tokenizer's "
              "chat template (chat)."},
-    {.name = "max-new-tokens",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(max_new_tokens),
-     .max = 1e9,
-     .default_text = "256",
-     .help = "Longest answer; 0: as long as the model can see.",
-     .group = "How to answer (without any of these: greedy)"},
-    LT_SAMPLING_OPTIONS(generate_settings, sampling),
-    {.name = "stop",
-     .type = LT_OPTION_LIST,
-     .offset = FIELD(stop),
-     .metavar = "TEXT",
-     .help = "End the answer before any of these texts."},
+    LT_ANSWERING_OPTIONS(generate_settings, answering, "256"),
     {.name = "json",
      .type = LT_OPTION_FLAG,
      .offset = FIELD(json),
@@ -106,12 +88,7 @@ static const lt_option options[] = {
     LT_DEVICE_OPTION(generate_settings, "auto"),
     LT_DTYPE_OPTION(generate_settings),
     LT_MATMUL_OPTION(generate_settings),
-    {.name = "threads",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(threads),
-     .max = 4096,
-     .default_text = "0",
-     .help = "CPU threads; 0: all cores."},
+    LT_THREADS_OPTION(generate_settings, NULL),
 };
 
 static const lt_option_table table = {
@@ -442,23 +419,6 @@ static void print_summary(const totals *t, int64_t prompts, bool quiet)
 
 /* --- Answering -------------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
-/* The first Ctrl-C ends politely, the second at once. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-}
-
 static double now(void)
 {
     struct timespec time;
@@ -479,7 +439,7 @@ static lt_status report_answers(const generate_settings *settings, const questio
         else if (list->count > 1)
             print_text(from + i, list->count, q, &answers[i]);
     }
-    if (fflush(stdout) != 0)
+    if (fflush(stdout) != 0 || ferror(stdout))
         return lt_fail(err, LT_ERR_IO, "the answers can not be written to standard output");
     return LT_OK;
 }
@@ -506,37 +466,27 @@ static lt_status answer_some(lt_assistant *assistant, const generate_settings *s
 }
 
 static lt_status answer_all(lt_assistant *assistant, const generate_settings *settings,
-                            const lt_sampling *sampling, const questions *list, lt_err *err)
+                            lt_answer_settings *answering, const questions *list, lt_err *err)
 {
     totals total = {0};
-    lt_answer_settings answering = {
-        .max_new_tokens = settings->max_new_tokens,
-        .sampling = *sampling,
-        .stop_texts = (const char *const *)settings->stop.items,
-        .stop_text_count = (int64_t)settings->stop.count,
-        .cancelled = &interrupted,
-    };
     lt_status status = LT_OK;
-    catch_signals();
+    lt_interrupt_once();
     for (int64_t from = 0; from < list->count && status == LT_OK; from += PROMPTS_AT_ONCE) {
         int64_t count = list->count - from < PROMPTS_AT_ONCE ? list->count - from : PROMPTS_AT_ONCE;
-        status = answer_some(assistant, settings, &answering, list, from, count, &total, err);
+        status = answer_some(assistant, settings, answering, list, from, count, &total, err);
     }
     if (status == LT_OK) print_summary(&total, list->count, settings->quiet);
     free(total.categories);
     return status;
 }
 
-static lt_status run(const generate_settings *settings, const lt_sampling *sampling, lt_err *err)
+static lt_status run(const generate_settings *settings, lt_answer_settings *answering, lt_err *err)
 {
     lt_dataset *dataset = NULL;
     lt_device_opened device = {0};
     lt_assistant assistant = {0};
     questions list = {0};
-    const lt_device_choice machine = {.device = settings->device,
-                                      .dtype = settings->dtype,
-                                      .matmul = settings->matmul,
-                                      .threads = (int)settings->threads};
+    const lt_device_choice machine = LT_DEVICE_CHOICE(settings);
     lt_status status = LT_OK;
     if (settings->data) LT_TRY_GOTO(status, lt_dataset_open(settings->data, &dataset, err), done);
     LT_TRY_GOTO(status, collect_questions(settings, dataset, &list, err), done);
@@ -547,7 +497,7 @@ static lt_status run(const generate_settings *settings, const lt_sampling *sampl
                 done);
     if (dataset) LT_TRY_GOTO(status, lt_assistant_use_dataset(&assistant, dataset, err), done);
     LT_TRY_GOTO(status, choose_adapters(assistant.model, &list, err), done);
-    status = answer_all(&assistant, settings, sampling, &list, err);
+    status = answer_all(&assistant, settings, answering, &list, err);
 done:
     lt_assistant_close(&assistant);
     lt_backend_free(device.backend);
@@ -560,14 +510,14 @@ int lt_cmd_generate(int argc, char **argv)
 {
     generate_settings settings = {0};
     lt_option_result given = {0};
-    lt_sampling sampling = {0};
+    lt_answer_settings answering;
     lt_err err = {0};
     int exit_code = LT_EXIT_OK;
     if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
         lt_status status = check_settings(&settings, &err);
         if (status == LT_OK)
-            status = lt_cli_choose_sampling(&table, &given, &settings.sampling, &sampling, &err);
-        if (status == LT_OK) status = run(&settings, &sampling, &err);
+            status = lt_cli_choose_answering(&table, &given, &settings.answering, &answering, &err);
+        if (status == LT_OK) status = run(&settings, &answering, &err);
         if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
     }
     lt_options_free(&table, &settings, &given);

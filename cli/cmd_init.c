@@ -1,14 +1,12 @@
 /* lathe init: a fresh model with the family's standard initialisation, beside its tokenizer. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/fsio.h"
 #include "cli/cli.h"
+#include "cli/common_options.h"
 #include "data_pipeline/tokenizer.h"
 #include "model/model.h"
-#include "train/device.h"
 
 typedef struct settings {
     char *family, *preset, *tokenizer, *output, *dtype, *device;
@@ -96,14 +94,12 @@ static lt_status make_config(const settings *s, const lt_tokenizer *tokenizer,
 static lt_status write_model(const settings *s, const lt_model *model,
                              const lt_tokenizer *tokenizer, lt_err *err)
 {
-    lt_dtype dtype = strcmp(s->dtype, "bf16") == 0  ? LT_BF16
-                     : strcmp(s->dtype, "f16") == 0 ? LT_F16
-                                                    : LT_F32;
     LT_TRY(lt_make_parent_directories(s->output, err));
     lt_new_directory directory;
     LT_TRY(lt_new_directory_begin(&directory, s->output, err));
     lt_status status;
-    LT_TRY_GOTO(status, lt_model_save(model, directory.temporary, dtype, err), done);
+    LT_TRY_GOTO(status, lt_model_save(model, directory.temporary, lt_cli_file_dtype(s->dtype), err),
+                done);
     LT_TRY_GOTO(status, lt_tokenizer_save(tokenizer, directory.temporary, err), done);
     status = lt_new_directory_commit(&directory, false, err);
 
@@ -139,8 +135,9 @@ static void print_summary(const settings *s, const lt_model *model)
     printf("\nweights      %s, seed %" PRId64 "\n", s->dtype, s->seed);
 }
 
-static lt_status init(const settings *s, lt_err *err)
+static lt_status init(const void *context, lt_err *err)
 {
+    const settings *s = context;
     lt_status status;
     lt_tokenizer *tokenizer = NULL;
     lt_device_opened device = {0};
@@ -167,14 +164,5 @@ done:
 int lt_cmd_init(int argc, char **argv)
 {
     settings s = {0};
-    lt_option_result result = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (!lt_cli_parse(&table, argc, argv, &s, &result, &exit_code)) goto done;
-    lt_status status = init(&s, &err);
-    if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-
-done:
-    lt_options_free(&table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&table, argc, argv, &s, init);
 }

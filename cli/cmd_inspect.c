@@ -86,18 +86,15 @@ static lt_status inspect(const char *path, const settings *s, lt_err *err)
     return status;
 }
 
+static lt_status run(const void *context, lt_err *err)
+{
+    const settings *s = context;
+    if (s->paths.count != 1) return lt_fail(err, LT_ERR_USAGE, "give one path to look at");
+    return inspect(s->paths.items[0], s, err);
+}
+
 int lt_cmd_inspect(int argc, char **argv)
 {
     settings s = {0};
-    lt_option_result result = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (!lt_cli_parse(&table, argc, argv, &s, &result, &exit_code)) goto done;
-    lt_status status = s.paths.count == 1 ? inspect(s.paths.items[0], &s, &err)
-                                          : lt_fail(&err, LT_ERR_USAGE, "give one path to look at");
-    if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-
-done:
-    lt_options_free(&table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&table, argc, argv, &s, run);
 }

@@ -1,11 +1,9 @@
 /* lathe merge: a LoRA adapter into its model's weights, as a plain model directory. */
 #include <stdio.h>
-#include <string.h>
 
 #include "base/fsio.h"
-#include "cli/adapters.h"
 #include "cli/cli.h"
-#include "train/device.h"
+#include "cli/common_options.h"
 #include "train/export.h"
 
 typedef struct merge_settings {
@@ -38,7 +36,7 @@ static const lt_option options[] = {
     {.name = "dtype",
      .type = LT_OPTION_CHOICE,
      .offset = FIELD(dtype),
-     .choices = "f32|bf16|f16|float32|bfloat16|float16",
+     .choices = LT_FILE_DTYPE_CHOICES,
      .help =
          "Number type of the merged weights; as the base's when adapter and base have the same."},
     {.name = "verify",
@@ -47,12 +45,7 @@ static const lt_option options[] = {
      .help = "Compare the logits of base and adapter with those of the merged model as it is read "
              "back."},
     LT_DEVICE_OPTION(merge_settings, "cpu"),
-    {.name = "threads",
-     .type = LT_OPTION_INT,
-     .offset = FIELD(threads),
-     .default_text = "0",
-     .max = 4096,
-     .help = "CPU threads; 0: all cores."},
+    LT_THREADS_OPTION(merge_settings, NULL),
 };
 
 static const lt_option_table table = {
@@ -68,17 +61,11 @@ static const lt_option_table table = {
 
 /* --- Number types ----------------------------------------------------------------------------- */
 
-static lt_dtype dtype_by_name(const char *name)
-{
-    if (name[0] == 'b') return LT_BF16;
-    return strstr(name, "16") ? LT_F16 : LT_F32;
-}
-
 static lt_status choose_dtype(const merge_settings *s, const lt_model *model,
                               const lt_adapter *adapter, lt_dtype *out, lt_err *err)
 {
     lt_dtype base = lt_stored_dtype(&model->config), update = lt_adapter_file_dtype(adapter);
-    *out = s->dtype ? dtype_by_name(s->dtype) : base;
+    *out = s->dtype ? lt_cli_file_dtype(s->dtype) : base;
     if (s->dtype || base == update) return LT_OK;
     return lt_fail(err, LT_ERR_USAGE,
                    "the base is stored as %s and the adapter as %s: say what the merged weights "
@@ -155,8 +142,9 @@ done:
     return status;
 }
 
-static lt_status run(const merge_settings *s, lt_err *err)
+static lt_status run(const void *context, lt_err *err)
 {
+    const merge_settings *s = context;
     const lt_adapter_source source = {.name = "merged", .directory = s->adapter};
     /* what is merged is rounded once, when it is saved */
     const lt_device_choice machine = {
@@ -184,13 +172,5 @@ done:
 int lt_cmd_merge(int argc, char **argv)
 {
     merge_settings settings = {0};
-    lt_option_result given = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (lt_cli_parse(&table, argc, argv, &settings, &given, &exit_code)) {
-        lt_status status = run(&settings, &err);
-        if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-    }
-    lt_options_free(&table, &settings, &given);
-    return exit_code;
+    return lt_cli_run(&table, argc, argv, &settings, run);
 }

@@ -1,9 +1,9 @@
 /* lathe prepare: records to a tokenised dataset. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/common_options.h"
 #include "data_pipeline/dataset.h"
 
 typedef struct settings {
@@ -25,8 +25,7 @@ static const lt_option options[] = {
     {"format", LT_OPTION_CHOICE, offsetof(settings, format), .default_text = "auto",
      .choices = "auto|dolly|alpaca|messages|sharegpt|completion|text",
      .help = "Record format; auto decides by the first record's keys."},
-    {"template", LT_OPTION_CHOICE, offsetof(settings, template_),
-     .choices = "dolly|alpaca|chatml|plain|chat",
+    {"template", LT_OPTION_CHOICE, offsetof(settings, template_), .choices = LT_TEMPLATE_CHOICES,
      .help = "How a record is written out; by default the one that goes with the format. chat: the "
              "tokenizer's own chat template."},
     {"max-length", LT_OPTION_INT, offsetof(settings, max_length), .min = 0, .max = INT32_MAX,
@@ -89,8 +88,10 @@ static void print_report(const settings *s, const lt_prepare_report *r)
     printf("wrote %s in %.1f s\n", s->output, r->seconds);
 }
 
-static lt_status run(const settings *s, lt_prepare_report *report, lt_err *err)
+static lt_status run(const void *context, lt_err *err)
 {
+    const settings *s = context;
+    lt_prepare_report report = {0};
     lt_prepare_settings prepare = {
         .inputs = s->inputs,
         .tokenizer = s->tokenizer,
@@ -106,23 +107,13 @@ static lt_status run(const settings *s, lt_prepare_report *report, lt_err *err)
     };
     LT_TRY(lt_record_format_parse(s->format, &prepare.format, err));
     if (s->template_) LT_TRY(lt_template_parse(s->template_, &prepare.template_, err));
-    return lt_prepare(&prepare, report, err);
+    LT_TRY(lt_prepare(&prepare, &report, err));
+    print_report(s, &report);
+    return LT_OK;
 }
 
 int lt_cmd_prepare(int argc, char **argv)
 {
     settings s = {0};
-    lt_option_result result = {0};
-    int exit_code = LT_EXIT_OK;
-    lt_err err = {0};
-    lt_prepare_report report = {0};
-    if (lt_cli_parse(&table, argc, argv, &s, &result, &exit_code)) {
-        lt_status status = run(&s, &report, &err);
-        if (status == LT_OK)
-            print_report(&s, &report);
-        else
-            exit_code = lt_cli_fail(status, &err);
-    }
-    lt_options_free(&table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&table, argc, argv, &s, run);
 }

@@ -11,8 +11,8 @@
 #include "cli/adapters.h"
 #include "cli/chat_history.h"
 #include "cli/cli.h"
+#include "cli/common_options.h"
 #include "data_pipeline/chat_template.h"
-#include "train/device.h"
 #include "train/open_model.h"
 
 #define MAX_INPUT_BYTES ((size_t)1 << 28)
@@ -26,10 +26,8 @@ typedef struct settings {
 } settings;
 
 static const lt_option options[] = {
-    {"model", LT_OPTION_STRING, offsetof(settings, model), .required = true, .metavar = "DIR",
-     .help = "Model directory, or org/name in the local Hugging Face cache."},
-    {"adapter", LT_OPTION_LIST, offsetof(settings, adapter), .metavar = "DIR",
-     .help = "PEFT directory of an adapter of this model."},
+    LT_MODEL_OPTION(settings, NULL),
+    LT_ADAPTER_OPTION(settings, LT_OPTION_LIST),
     {"text", LT_OPTION_STRING, offsetof(settings, text), .metavar = "TEXT",
      .help = "The text to score."},
     {"ids", LT_OPTION_STRING, offsetof(settings, ids), .metavar = "\"ID ...\"",
@@ -401,13 +399,13 @@ static void print_table(const scores *s, const lt_tokenizer *tokenizer, int64_t 
 
 /* --- The command ----------------------------------------------------------------------------- */
 
-static lt_status run(const settings *s, lt_err *err)
+static lt_status run(const void *context, lt_err *err)
 {
+    const settings *s = context;
     lt_status status = LT_OK;
     lt_buffer directory = {0};
     lt_device_opened device = {0};
-    const lt_device_choice machine = {
-        .device = s->device, .dtype = s->dtype, .matmul = s->matmul, .threads = (int)s->threads};
+    const lt_device_choice machine = LT_DEVICE_CHOICE(s);
     lt_opened_model opened = {0};
     lt_cli_adapters adapters = {0};
     scores result = {0};
@@ -449,13 +447,5 @@ done:
 int lt_cmd_score(int argc, char **argv)
 {
     settings s = {0};
-    lt_option_result result = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (lt_cli_parse(&table, argc, argv, &s, &result, &exit_code)) {
-        lt_status status = run(&s, &err);
-        if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-    }
-    lt_options_free(&table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&table, argc, argv, &s, run);
 }

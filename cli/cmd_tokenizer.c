@@ -86,8 +86,9 @@ static lt_status write_tokenizer(const lt_tokenizer *tokenizer, const char *path
     return status;
 }
 
-static lt_status train(const train_settings *s, lt_err *err)
+static lt_status train(const void *context, lt_err *err)
 {
+    const train_settings *s = context;
     static const char *const end_of_text[] = {"<|endoftext|>"};
     lt_bpe_train_settings settings = {
         .vocab_size = s->vocab_size,
@@ -122,15 +123,7 @@ static lt_status train(const train_settings *s, lt_err *err)
 static int run_train(int argc, char **argv)
 {
     train_settings s = {0};
-    lt_option_result result = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (!lt_cli_parse(&train_table, argc, argv, &s, &result, &exit_code)) goto done;
-    lt_status status = train(&s, &err);
-    if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-done:
-    lt_options_free(&train_table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&train_table, argc, argv, &s, train);
 }
 
 /* --- encode -----------------------------------------------------------------------------------
@@ -174,8 +167,9 @@ static lt_status read_text(const encode_settings *s, lt_buffer *text, lt_err *er
     return read_standard_input(text, err);
 }
 
-static lt_status encode(const encode_settings *s, lt_err *err)
+static lt_status encode(const void *context, lt_err *err)
 {
+    const encode_settings *s = context;
     lt_tokenizer *tokenizer = NULL;
     lt_encoder *encoder = NULL;
     lt_buffer text = {0};
@@ -205,15 +199,7 @@ done:
 static int run_encode(int argc, char **argv)
 {
     encode_settings s = {0};
-    lt_option_result result = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (!lt_cli_parse(&encode_table, argc, argv, &s, &result, &exit_code)) goto done;
-    lt_status status = encode(&s, &err);
-    if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-done:
-    lt_options_free(&encode_table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&encode_table, argc, argv, &s, encode);
 }
 
 /* --- decode -----------------------------------------------------------------------------------
@@ -261,8 +247,9 @@ static lt_status parse_ids(const char *text, lt_ids *out, lt_err *err)
     }
 }
 
-static lt_status decode(const decode_settings *s, lt_err *err)
+static lt_status decode(const void *context, lt_err *err)
 {
+    const decode_settings *s = context;
     lt_tokenizer *tokenizer = NULL;
     lt_buffer numbers = {0}, text = {0};
     lt_ids ids = {0};
@@ -289,15 +276,7 @@ done:
 static int run_decode(int argc, char **argv)
 {
     decode_settings s = {0};
-    lt_option_result result = {0};
-    lt_err err = {0};
-    int exit_code = LT_EXIT_OK;
-    if (!lt_cli_parse(&decode_table, argc, argv, &s, &result, &exit_code)) goto done;
-    lt_status status = decode(&s, &err);
-    if (status != LT_OK) exit_code = lt_cli_fail(status, &err);
-done:
-    lt_options_free(&decode_table, &s, &result);
-    return exit_code;
+    return lt_cli_run(&decode_table, argc, argv, &s, decode);
 }
 
 /* --- The command ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 /* lathe: the program. Picks the sub-command; everything else is in cli/cmd_*.c. */
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,7 @@ static void spin_briefly(char **argv)
 int main(int argc, char **argv)
 {
     spin_briefly(argv);
+    signal(SIGXFSZ, SIG_IGN); /* a file too large is then an error that can be told */
     if (argc < 2) {
         print_help(stderr);
         return LT_EXIT_USAGE;

@@ -106,8 +106,9 @@ lt_status lt_model_notes_to_gguf(const lt_model_notes *notes, lt_gguf_keys *keys
 lt_status lt_model_notes_from_gguf(const lt_gguf *file, lt_model_notes *out, lt_err *err);
 
 /* README.md of an exported directory: a model card with the facts of the training that the model's
- * directory, and the run around it, know. */
+ * directory, and the run around it, know. `notes`, or NULL: a line where the given evaluation is of
+ * another name. */
 lt_status lt_model_card(const lt_opened_model *opened, const lt_export_settings *settings,
-                        lt_buffer *out, lt_err *err);
+                        lt_buffer *notes, lt_buffer *out, lt_err *err);
 
 #endif

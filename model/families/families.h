@@ -83,10 +83,27 @@ struct lt_family {
 extern const lt_family lt_family_gpt2, lt_family_gpt_neox, lt_family_llama, lt_family_mistral,
     lt_family_qwen2, lt_family_qwen3;
 
-/* Rows of the families that name their tensors as Llama does: llama, mistral, qwen2, qwen3. */
-enum { LT_LLAMA_ROW_COUNT = 15 };
-extern const lt_family_row lt_llama_rows[LT_LLAMA_ROW_COUNT];
+/* llama, mistral, qwen2 and qwen3 name their settings and tensors alike (llama.c). The keys of
+ * biases are the last ones, so that a family without them has the first so many. */
+enum {
+    LT_LLAMA_ROWS = 15,
+    LT_LLAMA_KEYS = 13,
+    LT_LLAMA_KEYS_ATTENTION_BIAS = LT_LLAMA_KEYS + 2,
+    LT_LLAMA_KEYS_MLP_BIAS = LT_LLAMA_KEYS_ATTENTION_BIAS + 1,
+};
+extern const lt_family_row lt_llama_rows[LT_LLAMA_ROWS];
+extern const lt_config_key lt_llama_keys[LT_LLAMA_KEYS_MLP_BIAS];
 extern const char *const lt_llama_ignored[];
+
+/* What these have in common of lt_family, and of its defaults. */
+#define LT_LLAMA_FAMILY(keys_it_has)                                                \
+    .prefix = "model.", .rows = lt_llama_rows, .row_count = LT_LLAMA_ROWS,          \
+    .ignored = lt_llama_ignored, .keys = lt_llama_keys, .key_count = (keys_it_has), \
+    .theta_key = "rope_theta", .partial_default = 1
+#define LT_LLAMA_DEFAULTS                                                                       \
+    .norm = LT_NORM_RMS, .norm_eps = 1e-6, .activation = LT_ACTIVATION_SILU, .gated_mlp = true, \
+    .initializer_range = 0.02, .rope_type = LT_ROPE_DEFAULT, .rope_theta = 10000,               \
+    .pad_token_id = -1
 
 /* NULL when there is none. */
 const lt_family *lt_family_by_name(const char *name);

@@ -5,7 +5,7 @@
 
 #define BLOCK "model.layers.#."
 
-const lt_family_row lt_llama_rows[LT_LLAMA_ROW_COUNT] = {
+const lt_family_row lt_llama_rows[LT_LLAMA_ROWS] = {
     {"embed_tokens.weight", {"model.embed_tokens.weight"}, LT_LAYOUT_SAME},
     {"layers.#.attention.qkv.weight",
      {BLOCK "self_attn.q_proj.weight", BLOCK "self_attn.k_proj.weight",
@@ -31,9 +31,10 @@ const lt_family_row lt_llama_rows[LT_LLAMA_ROW_COUNT] = {
     {"final_norm.weight", {"model.norm.weight"}, LT_LAYOUT_SAME},
     {"lm_head.weight", {"lm_head.weight"}, LT_LAYOUT_SAME},
 };
+
 const char *const lt_llama_ignored[] = {"rotary_emb.inv_freq", NULL};
 
-static const lt_config_key llama_keys[] = {
+const lt_config_key lt_llama_keys[LT_LLAMA_KEYS_MLP_BIAS] = {
     LT_FAMILY_KEY_REQUIRED("vocab_size", LT_KEY_INT, vocab_size),
     LT_FAMILY_KEY_REQUIRED("hidden_size", LT_KEY_INT, hidden_size),
     LT_FAMILY_KEY_REQUIRED("num_hidden_layers", LT_KEY_INT, num_hidden_layers),
@@ -47,40 +48,25 @@ static const lt_config_key llama_keys[] = {
     LT_FAMILY_KEY("initializer_range", LT_KEY_NUMBER, initializer_range),
     LT_FAMILY_KEY("tie_word_embeddings", LT_KEY_BOOL, tie_word_embeddings),
     LT_FAMILY_KEY("attention_dropout", LT_KEY_NUMBER, attn_pdrop),
-    /* Mistral has no biases: its table ends here */
+    /* the families whose biases are no setting, or only some, have the table up to there */
     LT_FAMILY_KEY("attention_bias", LT_KEY_BOOL, attention_bias),
     LT_FAMILY_KEY("attention_bias", LT_KEY_BOOL, attention_out_bias),
     LT_FAMILY_KEY("mlp_bias", LT_KEY_BOOL, mlp_bias),
 };
-enum { BIAS_KEYS = 3 };
 
 const lt_family lt_family_llama = {
     .name = "llama",
     .architecture = "LlamaForCausalLM",
     .base_class = "LlamaModel",
-    .prefix = "model.",
-    .rows = lt_llama_rows,
-    .row_count = LT_LLAMA_ROW_COUNT,
-    .ignored = lt_llama_ignored,
-    .keys = llama_keys,
-    .key_count = LT_COUNT_OF(llama_keys),
+    LT_LLAMA_FAMILY(LT_LLAMA_KEYS_MLP_BIAS),
     .defaults =
         {
-            .norm = LT_NORM_RMS,
-            .norm_eps = 1e-6,
-            .activation = LT_ACTIVATION_SILU,
-            .gated_mlp = true,
+            LT_LLAMA_DEFAULTS,
             .max_position_embeddings = 2048,
-            .initializer_range = 0.02,
-            .rope_type = LT_ROPE_DEFAULT,
-            .rope_theta = 10000,
             .bos_token_id = 1,
-            .pad_token_id = -1,
             .eos_token_ids = {2},
             .eos_token_count = 1,
         },
-    .theta_key = "rope_theta",
-    .partial_default = 1,
     .sliding = LT_SLIDING_NONE,
     .preset = "llama-110m",
 };
@@ -89,31 +75,17 @@ const lt_family lt_family_mistral = {
     .name = "mistral",
     .architecture = "MistralForCausalLM",
     .base_class = "MistralModel",
-    .prefix = "model.",
-    .rows = lt_llama_rows,
-    .row_count = LT_LLAMA_ROW_COUNT,
-    .ignored = lt_llama_ignored,
-    .keys = llama_keys,
-    .key_count = LT_COUNT_OF(llama_keys) - BIAS_KEYS,
+    LT_LLAMA_FAMILY(LT_LLAMA_KEYS),
     .defaults =
         {
-            .norm = LT_NORM_RMS,
-            .norm_eps = 1e-6,
-            .activation = LT_ACTIVATION_SILU,
-            .gated_mlp = true,
+            LT_LLAMA_DEFAULTS,
             .num_key_value_heads = 8, /* MistralConfig's, unlike Llama's */
             .max_position_embeddings = 131072,
             .sliding_window = 4096,
-            .initializer_range = 0.02,
-            .rope_type = LT_ROPE_DEFAULT,
-            .rope_theta = 10000,
             .bos_token_id = 1,
-            .pad_token_id = -1,
             .eos_token_ids = {2},
             .eos_token_count = 1,
         },
-    .theta_key = "rope_theta",
-    .partial_default = 1,
     .sliding = LT_SLIDING_ALL,
     .preset = "mistral-110m",
 };

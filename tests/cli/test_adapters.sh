@@ -5,9 +5,6 @@ set -euo pipefail
 source "$(dirname "$0")/train_common.sh"
 make_data
 
-equal() { [ "$1" = "$2" ] || fail "$3: '$1' is not '$2'"; }
-field() { sed -n "s/.*\"$1\":\(\"[^\"]*\"\|\[[^]]*\]\|[a-z0-9]*\).*/\1/p"; }
-
 # refuse CODE WORDS COMMAND...: fails with CODE and one line on stderr that has WORDS, prints nothing else, writes nothing
 refuse() {
     local code=$1 words=$2 got=0

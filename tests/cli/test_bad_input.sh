@@ -1,36 +1,10 @@
 #!/usr/bin/env bash
 # Wrong input of every kind, as a user meets it: one clear message that names file, line, tensor or flag, a non-zero
 # exit, nothing half-written, never a crash.
-set -u
-lathe=${LATHE:?the lathe binary}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-# refuse NAME EXIT_CODE PATTERN COMMAND...: fails with that code, and stderr matches every word group of PATTERN in order
-refuse() {
-    local name=$1 code=$2 pattern=$3 got
-    shift 3
-    "$@" >out.txt 2>err.txt
-    got=$?
-    if [ $got -ne "$code" ]; then
-        echo "FAIL $name: exit $got, expected $code: $(head -c 400 err.txt)"
-        failures=$((failures + 1))
-    elif ! grep -qE -- "$pattern" err.txt; then
-        echo "FAIL $name: stderr does not match '$pattern': $(head -c 400 err.txt)"
-        failures=$((failures + 1))
-    elif [ "$(grep -c 'lathe: error:' err.txt)" -ne 1 ]; then
-        echo "FAIL $name: expected one error line: $(cat err.txt)"
-        failures=$((failures + 1))
-    fi
-}
+source "$(dirname "$0")/common.sh"
 
 absent() {
-    if [ -e "$1" ] || ls "$1".tmp* >/dev/null 2>&1; then
-        echo "FAIL $2: $1 was left behind"
-        failures=$((failures + 1))
-    fi
+    if [ -e "$1" ] || ls "$1".tmp* >/dev/null 2>&1; then fail "$2: $1 was left behind"; fi
 }
 
 # --- Good things to break ---------------------------------------------------------------------------------------------
@@ -69,7 +43,7 @@ refuse "dataset exists" 2 "good.h5" "$lathe" prepare --input good.jsonl --tokeni
 refuse "model directory exists" 2 "model" "$lathe" init --family gpt2 --layers 1 --hidden-size 16 --heads 2 --tokenizer tok --output model
 mkdir full && touch full/keep
 refuse "output not empty" 2 "full" "$lathe" train --model model --data good.h5 --output full --max-steps 1
-[ -e full/keep ] || { echo "FAIL output not empty: a file is gone"; failures=$((failures + 1)); }
+[ -e full/keep ] || fail 'output not empty: a file is gone'
 refuse "output can not be made" 1 "proc" "$lathe" prepare --input good.jsonl --tokenizer tok --output /proc/x.h5
 
 # --- Records --------------------------------------------------------------------------------------------------------------

@@ -1,14 +1,8 @@
 #!/usr/bin/env bash
 # lathe chat from a pipe and in a terminal; --template chat in prepare, train and generate; score --messages.
 set -euo pipefail
-: "${LATHE:?path of the lathe binary}" "${LATHE_SOURCE_DIR:?}"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+source "$(dirname "$0")/train_common.sh"
 
-fail() { echo "FAIL: $*" >&2; exit 1; }
-equal() { [ "$1" = "$2" ] || fail "$3: '$1' is not '$2'"; }
-contains() { case $1 in *"$2"*) ;; *) fail "'$1' does not contain '$2'" ;; esac; }
 lacks() { case $1 in *"$2"*) fail "'$1' contains '$2'" ;; esac; }
 # refuse CODE WORDS COMMAND...: must fail with CODE and say WORDS
 refuse() {
@@ -64,6 +58,8 @@ equal "$(grep -c '"role"' r.json)" 2 "messages after /reset"
 printf '/system Be brief.\nHi\n/reset\n/save s.json\n/system\n/save t.json\n' | talk 0
 contains "$(cat s.json)" "Be brief."
 equal "$(cat t.json)" "[]" "messages without a system message"
+printf '/load t.json\nHi\n' | talk 0 --system "Be kind."
+equal "$(cat out.txt)" "$first" "answer after an empty conversation"
 printf '/save u.json\n' | talk 0 --system "Be kind."
 contains "$(cat u.json)" "Be kind."
 printf '/help\n' | talk 0
@@ -94,6 +90,17 @@ contains "$(cat err.txt)" "bad.json: message 1 is not an object with"
 echo '{' >bad.json
 printf '/load bad.json\n' | talk 1
 contains "$(cat err.txt)" "bad.json"
+
+# an answer that no text can hold (of this seed's tokens, drawn almost evenly, one is NUL) is taken back with its question
+printf 'Hi\n/save nul.json\n' | talk 1 --max-new-tokens 200 --temperature 100 --seed 7
+contains "$(cat err.txt)" "the assistant's message is not UTF-8 text without NUL bytes"
+equal "$(cat nul.json)" "[]" "messages after an answer with NUL"
+for command in chat 'generate --instruction Hi'; do # to a full disk
+    got=0
+    echo Hi | "$LATHE" $command --model model --max-new-tokens 6 --device cpu >/dev/full 2>err.txt || got=$?
+    equal "$got" 1 "exit code of $command"
+    contains "$(cat err.txt)" "can not be written to standard output"
+done
 
 # --- Templates ------------------------------------------------------------------------------------
 # ask_again OPTIONS...: the answers to a question asked twice, with another one between, as two lines
@@ -199,13 +206,27 @@ if command -v script >/dev/null; then
             sleep 0.05
         done
     }
-    touch tty.txt
-    keys '> ' '\003' 'or Ctrl-D leaves)' 'Hi\r' GROW '\003' 'stays in the conversation' '/save tty.json\r' \
-        'messages in tty.json' '\004' | timeout 120 script -q -f -c "$chat" tty.txt >/dev/null 2>script.txt ||
-        echo "the keyboard and the terminal ended with ${PIPESTATUS[*]}: $(cat script.txt)"
-    contains "$(tail -c 1000 tty.txt)" 'COMMAND_EXIT_CODE="0"' # chat's own
+    # in_terminal COMMAND KEYS...: what the terminal showed is in tty.txt
+    in_terminal() {
+        local command=$1
+        shift
+        : >tty.txt
+        keys "$@" | timeout 120 script -q -f -c "$command" tty.txt >/dev/null 2>script.txt ||
+            echo "the keyboard and the terminal ended with ${PIPESTATUS[*]}: $(cat script.txt)"
+        contains "$(tail -c 1000 tty.txt)" 'COMMAND_EXIT_CODE="0"' # chat's own
+    }
+    # a line of which the terminal drops the end is not sent
+    in_terminal "$chat" '> ' '\003' 'or Ctrl-D leaves)' "$(printf '%05000d' 7)\r" 'is not sent' 'Hi\r' GROW '\003' \
+        'stays in the conversation' '/save tty.json\r' 'messages in tty.json' '\004'
     contains "$(cat tty.txt)" "/help lists the commands"
+    contains "$(cat tty.txt)" "drops the rest, so this message is not sent"
     equal "$(grep -c '"role"' tty.json)" 2 "messages saved in a terminal"
     equal "$(grep -A1 assistant tty.json | grep -c '"content": "."')" 0 "empty partial answers"
+    # of this seed's tokens two make the control character U+0088, which a terminal would obey
+    drawn="--max-new-tokens 200 --temperature 100 --seed 4"
+    printf 'Hi\n' | talk 0 $drawn
+    contains "$(LC_ALL=C cat -v out.txt)" 'M-BM-^H'
+    in_terminal "exec '$LATHE' chat --model model --device cpu $drawn" '> ' 'Hi\r' GROW '\004'
+    lacks "$(LC_ALL=C cat -v tty.txt)" 'M-BM-^H'
 fi
 echo "chat: all passed"

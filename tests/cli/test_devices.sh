@@ -1,17 +1,7 @@
 #!/usr/bin/env bash
 # lathe devices, and the refusals of --device cuda, on machines of all kinds: a driver library made here stands in for
 # NVIDIA's, and answers as the test wants.
-set -u
-lathe=${LATHE:?the lathe binary}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-fail() {
-    echo "FAIL $*"
-    failures=$((failures + 1))
-}
+source "$(dirname "$0")/common.sh"
 
 # --- A driver library ----------------------------------------------------------------------------
 cat >driver.c <<'C'

@@ -133,6 +133,10 @@ ask two --num-fewshot 2
 ask first --num-fewshot 2 --fewshot-sampler first_n
 ask others --num-fewshot 2 --fewshot-data "$tasks/copies.jsonl"
 ask chat --apply-chat-template
+ask turns --apply-chat-template --num-fewshot 1
+grep -qF '[user] ' turns/*/samples_*.jsonl || fail "no chat template: $(head -n 1 turns/*/samples_*.jsonl)"
+[ "$(head -n 1 turns/*/samples_*.jsonl | grep -o '"gen_args_0": {[^}]*' | grep -o '\[[a-z]*\]' | tr -d '\n')" = \
+    '[user][assistant][user][assistant]' ] || fail "examples are no turns: $(head -n 1 turns/*/samples_*.jsonl)"
 differ plain two
 differ two first
 differ two others
@@ -189,6 +193,10 @@ refused 2 'no task is answered by text' --model model --text long.txt --judge mo
 printf 'Is it good?' >bad_rubric.txt
 refused 1 'bad_rubric.txt.*\{answer\}' --model model --data data.h5 --judge model --rubric bad_rubric.txt
 refused 2 'fewshot-data.*one file' --model "$words" --tasks "$tasks/arc.jsonl" "$tasks/piqa.jsonl" --fewshot-data "$tasks/arc_train.jsonl"
+refused 2 'none of .*arc_train.jsonl would be shown; give their number' --model "$words" --tasks "$tasks/arc.jsonl" \
+    --fewshot-data "$tasks/arc_train.jsonl"
+refused 2 'has no chat template: it was trained with none, and its tokenizer has none' --model "$words" \
+    --tasks "$tasks/arc.jsonl" --apply-chat-template
 refused 2 'max-length 5000.*sees 160' --model model --text long.txt --max-length 5000
 refused 2 'no-generate leaves no task' --model "$words" --tasks "$tasks/answers.jsonl" --no-generate
 refused 2 'leave no room for a question in the 160' --model model --data data.h5 --max-new-tokens 160

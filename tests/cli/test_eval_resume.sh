@@ -82,6 +82,7 @@ kill -INT "$pid"
 status=0
 wait "$pid" || status=$?
 [ "$status" = 130 ] || fail "Ctrl-C ended with $status: $(tail -3 stopped.log)"
+grep -q '^lathe: stopping after this batch; again to stop at once$' stopped.log || fail "$(cat stopped.log)"
 grep -q 'stopped after [0-9]* of 21000 documents; the same command goes on from there' stopped.log || fail "$(cat stopped.log)"
 [ ! -e stopped/report.html ] || fail "a report of an unfinished evaluation"
 (evaluate stopped --tasks many.jsonl) >on.log 2>&1 &
@@ -96,9 +97,15 @@ echo "--- two in one directory"
 status=0
 (evaluate stopped --tasks many.jsonl) >second.log 2>&1 || status=$?
 [ "$status" = 2 ] && grep -q 'another lathe eval is at work in stopped' second.log || fail "exit $status: $(cat second.log)"
+
+echo "--- a second signal stops it at once"
+kill -STOP "$pid" # both are there when it goes on
 kill -INT "$pid"
-kill -INT "$pid" 2>/dev/null || true
-wait "$pid" || true
+kill -TERM "$pid"
+kill -CONT "$pid"
+status=0
+wait "$pid" || status=$?
+[ "$status" = 130 ] && ! grep -q 'stopped after' on.log || fail "exit $status: $(tail -3 on.log)"
 
 echo "--- another model, other settings: samples are not mixed"
 (evaluate mixed --tasks choices.jsonl) >mixed.log 2>&1 || fail "$(tail -3 mixed.log)"

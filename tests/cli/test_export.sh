@@ -6,7 +6,6 @@ source "$(dirname "$0")/train_common.sh"
 make_data
 golden=$LATHE_SOURCE_DIR/tests/golden
 
-equal() { [ "$1" = "$2" ] || fail "$3: '$1' is not '$2'"; }
 export_() { "$LATHE" export --threads 1 "$@" >export.log 2>&1 || fail "lathe export $*: $(cat export.log)"; }
 has() { grep -qE -- "$2" "$1" || fail "'$2' is not in $1: $(cat "$1")"; }
 
@@ -43,11 +42,12 @@ echo "--- hf"
 echo "Some licence." >$model/LICENSE
 echo "not a model's" >$model/notes.txt
 cat >results_2026.json <<'EOF'
-{"results": {"color_words": {"alias": "color_words", "acc,none": 0.625, "acc_stderr,none": 0.0559, "n": 4}}}
+{"model_name": "base\u001b", "results": {"color_words": {"alias": "color_words", "acc,none": 0.625, "acc_stderr,none": 0.0559, "n": 4}}}
 EOF
 export_ --model $model --format hf --output out/hf --verify --max-shard-size 50KB --evaluation results_2026.json
 has export.log '^verified .*logits differ by at most 0\.00e\+00'
 has export.log '^exported      out/hf \(f32, 0\.2 MB in 14 files\)'
+has export.log "^note          the card's evaluation is of base\?$"
 for file in config.json generation_config.json model.safetensors.index.json tokenizer.json tokenizer_config.json \
     special_tokens_map.json chat_template.jinja lathe.json README.md LICENSE; do
     [ -s out/hf/$file ] || fail "out/hf/$file is missing"
@@ -72,6 +72,10 @@ has export.log '\(5e-02 is expected\)'
 has out/bf16/config.json '"(torch_)?dtype": "bfloat16"'
 [ -s out/bf16/model.safetensors ] || fail "one shard was asked for"
 grep -q "## Evaluation" out/bf16/README.md && fail "an evaluation of nothing"
+
+export_ --model "$golden/models/llama" --format hf --output out/bare
+has export.log '^note          the model has no tokenizer, so neither has the directory'
+grep -qE "okenizer|vllm" out/bare/README.md && fail "the card uses a tokenizer that is not there: $(cat out/bare/README.md)"
 
 echo "--- hf of an adapter: merged"
 export_ --model $model --adapter $lora --format hf --output out/merged --verify
@@ -162,6 +166,11 @@ refuse 2 "an adapter is not quantised" --model $model --adapter $lora --format g
 refuse 2 "ends in .gguf" --model $model --format gguf --output no/x
 mkdir d.gguf && touch file
 refuse 2 "is a directory, and --format gguf writes a file" --model $model --format gguf --output d.gguf --force
+refuse 2 "holds the directory best, which --force would remove, too" --model $model --format hf --output run --force
+[ -s $model/model.safetensors ] || fail "--force has removed a run"
+mkdir -p papers && echo precious >papers/notes.txt
+refuse 2 "holds files, but no model and no adapter" --model $model --format hf --output papers --force
+[ -s papers/notes.txt ] || fail "--force has removed what is no model"
 refuse 2 "is a file, and --format hf writes a directory" --model $model --format hf --output file --force
 refuse 2 "no name" --model $model --format hf --output ""
 refuse 1 "file" --model $model --format hf --output file/x
@@ -180,6 +189,8 @@ refuse 2 "is an adapter, not a model" --model $lora --format hf --output no/x
 refuse 1 "absent.json" --model $model --format hf --output no/x --evaluation absent.json
 echo '{"a": 1}' >odd.json
 refuse 1 'odd.json: has no "results"' --model $model --format hf --output no/x --evaluation odd.json
+echo '{"results": {}, "comparison": {}}' >odd.json
+refuse 1 'odd.json: compares two models; give the results_' --model $model --format hf --output no/x --evaluation odd.json
 refuse 2 "--evaluation is for the model card" --model $model --format gguf --output no/x.gguf --evaluation results_2026.json
 head -c 3000 out/q8_0.gguf >cut.gguf
 refuse 1 "cut.gguf" --model cut.gguf --format hf --output no/x

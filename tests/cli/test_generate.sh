@@ -1,14 +1,8 @@
 #!/usr/bin/env bash
 # lathe generate on a small fresh model: sources of prompts, sampling, JSON lines, counting, refusals.
 set -euo pipefail
-: "${LATHE:?path of the lathe binary}"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+source "$(dirname "$0")/train_common.sh"
 
-fail() { echo "FAIL: $*" >&2; exit 1; }
-equal() { [ "$1" = "$2" ] || fail "$3: '$1' is not '$2'"; }
-contains() { case $1 in *"$2"*) ;; *) fail "'$1' does not contain '$2'" ;; esac; }
 # refuse CODE WORDS ARGUMENTS...: the command must fail with CODE and say WORDS, and print no answer
 refuse() {
     local code=$1 words=$2 got=0
@@ -18,7 +12,6 @@ refuse() {
     contains "$(cat err.txt)" "$words"
     equal "$(cat out.txt)" "" "output of generate $*"
 }
-field() { sed -n "s/.*\"$1\":\(\"[^\"]*\"\|\[[^]]*\]\|[a-z0-9]*\).*/\1/p"; }
 
 # --- A tokenizer, a dataset with a held-out part, and a model -------------------------------------
 for i in $(seq 60); do

@@ -1,17 +1,7 @@
 #!/usr/bin/env bash
 # lathe init makes directories that lathe inspect reads back; inspect judges files of every kind.
-set -u
-lathe=${LATHE:?the lathe binary}
+source "$(dirname "$0")/common.sh"
 golden=${LATHE_SOURCE_DIR:?the source directory}/tests/golden
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-fail() {
-    echo "FAIL $*"
-    failures=$((failures + 1))
-}
 
 # succeed NAME PATTERN COMMAND...: exit 0 and a line of stdout matches
 succeed() {
@@ -19,17 +9,6 @@ succeed() {
     shift 2
     "$@" >out.txt 2>err.txt || fail "$name: exit $?: $(cat err.txt)"
     grep -qE -- "$pattern" out.txt || fail "$name: no line matches '$pattern': $(head -c 600 out.txt)"
-}
-
-# refuse NAME EXIT_CODE PATTERN COMMAND...: that exit code and one error line that matches
-refuse() {
-    local name=$1 code=$2 pattern=$3 got
-    shift 3
-    "$@" >out.txt 2>err.txt
-    got=$?
-    [ $got -eq "$code" ] || fail "$name: exit $got, expected $code: $(cat err.txt)"
-    grep -qE -- "$pattern" err.txt || fail "$name: stderr does not match '$pattern': $(cat err.txt)"
-    [ "$(grep -c 'lathe: error:' err.txt)" -eq 1 ] || fail "$name: not one error line: $(cat err.txt)"
 }
 
 tok=$golden/dolly
@@ -53,6 +32,11 @@ succeed 'own sizes' '4 heads \(2 key/value\) of 16, intermediate 96' "${init[@]}
 succeed 'preset' '4 layers, hidden 128' "${init[@]}" --preset gpt2-tiny --output preset --dtype bf16
 succeed 'bf16 tensors' 'BF16 +\[128, 384\]' "$lathe" inspect preset --stats
 succeed 'deep output' '^made' "${init[@]}" --preset llama-tiny --output deep/er/model
+
+# a disk that is full, here by a limit on files: an error that is told, and nothing is left
+(ulimit -f 1 && ! "${init[@]}" --preset gpt2-tiny --output full >out.txt 2>err.txt) || fail 'a full disk: no error'
+[ "$(grep -c '^lathe: error: .*full' err.txt)" = 1 ] || fail "a full disk: $(cat err.txt)"
+compgen -G 'full*' >/dev/null && fail "a full disk: left $(echo full*)"
 
 # the weights are a function of the seed
 succeed 'seed 1' 'seed 1' "${init[@]}" --preset gpt2-tiny --seed 1 --output s1

@@ -2,15 +2,7 @@
 # The memory that real models take, planned without them and without a GPU: lathe train --dry-run with a known shape.
 # These are the promises for one GPU of 141 GB, for one of 40, and for many of 80.
 set -euo pipefail
-: "${LATHE:?the program to test}"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work"
-
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
+source "$(dirname "$0")/train_common.sh"
 
 # A machine with a GPU plans for that one, and refuses what does not fit it; the numbers are the same.
 plan() { # OPTIONS...

@@ -1,31 +1,10 @@
 #!/usr/bin/env bash
 # lathe tokenizer as a user meets it: train, encode, decode; wrong use is refused with one line and nothing is left behind.
-set -u
-lathe=${LATHE:?the lathe binary}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-failures=0
-
-fail() {
-    echo "FAIL $*"
-    failures=$((failures + 1))
-}
+source "$(dirname "$0")/common.sh"
 
 # same NAME EXPECTED GOT
 same() {
     [ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"
-}
-
-# refuse NAME EXIT_CODE PATTERN COMMAND...
-refuse() {
-    local name=$1 code=$2 pattern=$3 got
-    shift 3
-    "$@" >out.txt 2>err.txt </dev/null
-    got=$?
-    [ $got -eq "$code" ] || fail "$name: exit $got, expected $code: $(head -c 300 err.txt)"
-    grep -qE -- "$pattern" err.txt || fail "$name: stderr lacks '$pattern': $(head -c 300 err.txt)"
-    [ ! -s out.txt ] || fail "$name: printed something: $(head -c 300 out.txt)"
 }
 
 for i in $(seq 60); do
@@ -91,7 +70,9 @@ refuse "missing flag" 2 'vocab-size' "$lathe" tokenizer train --input text.txt -
 [ ! -e new ] || fail "a failed training left 'new' behind"
 [ -z "$(find . -name '*.tmp*')" ] || fail "temporary files are left: $(find . -name '*.tmp*')"
 refuse "unknown command" 2 "did you mean 'encode'" "$lathe" tokenizer encod
-refuse "no command" 2 'usage: lathe tokenizer' "$lathe" tokenizer
+"$lathe" tokenizer >out.txt 2>err.txt
+same "no command" "2 and usage: lathe tokenizer" "$? and $(grep -o 'usage: lathe tokenizer' err.txt)"
+[ ! -s out.txt ] || fail "no command: printed something"
 refuse "no tokenizer" 1 'absent' "$lathe" tokenizer encode --tokenizer absent a
 refuse "empty directory" 1 'tokenizer.json' "$lathe" tokenizer encode --tokenizer "$dir/$(mkdir void && echo void)" a
 refuse "text not UTF-8" 1 'bad.txt: .*not UTF-8 at byte 2' "$lathe" tokenizer encode --tokenizer tok --input bad.txt

@@ -1,4 +1,5 @@
-# Shared by the tests of lathe train: a directory of their own with a tiny model and dataset, and how to say what failed.
+# Shared by tests that end at the first failure: a directory of their own, a tiny model and dataset in it, and how to say
+# what failed.
 : "${LATHE:?the program to test}" "${LATHE_SOURCE_DIR:?the source tree}"
 export OMP_NUM_THREADS=1
 
@@ -12,6 +13,11 @@ fail() {
     echo "FAILED: $*" >&2
     exit 1
 }
+
+equal() { [ "$1" = "$2" ] || fail "$3: '$1' is not '$2'"; }
+contains() { case $1 in *"$2"*) ;; *) fail "'$1' does not contain '$2'" ;; esac; }
+# field NAME: its value in a line of JSON
+field() { sed -n "s/.*\"$1\":\(\"[^\"]*\"\|\[[^]]*\]\|[a-z0-9]*\).*/\1/p"; }
 
 make_data() {
     local words=(amber birch cedar dune ember) i

@@ -204,16 +204,18 @@ def check_gguf(lathe, source, scratch):
         require(off < TOLERANCE, f"{name}: transformers' logits are off by {off:.1e}")
         worst[name] = f"{name} {difference(back, expected):.0e}"
     if has_tokenizer(source):
-        check_gguf_tokenizer(source, scratch)
+        check_gguf_tokenizer(source, scratch, read=config.model_type != "gpt_neox")
     return "gguf " + (", ".join(worst.values()) or "all types")
 
 
-def check_gguf_tokenizer(source, scratch):
+def check_gguf_tokenizer(source, scratch, read):
     a = transformers.AutoTokenizer.from_pretrained(source)
     reader = read_gguf(f"{scratch}/f32.gguf")
     tokens = reader.fields["tokenizer.ggml.tokens"].contents()
     for text, id_ in a.get_vocab().items():
         require(tokens[id_] == text, f"token {id_} is {tokens[id_]!r}, not {text!r}")
+    if not read:
+        return
     b = transformers.AutoTokenizer.from_pretrained(scratch, gguf_file="f32.gguf")
     for text in TEXTS:
         x, y = a(text).input_ids, b(text).input_ids

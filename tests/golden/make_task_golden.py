@@ -8,7 +8,8 @@ name, with dataset_path: json in place of the Hub; the generic ones by the YAML 
 them (*.yaml, checked in; PATH stands for the folder).
     requests.json   for each task file: facts of the task, the arguments of all its requests without
                     examples ("requests", by document), and with examples ("shots") the XXH3-128 of a
-                    document's arguments, joined by line feeds
+                    document's arguments, joined by line feeds; as conversations ("turns") that of
+                    their contexts, each the JSON of its messages
     results.json    lm_eval.simple_evaluate of the models of tests/golden/evaluation, with 16 new
                     tokens at most: results, and the documents' samples
 No test runs this file.
@@ -92,10 +93,18 @@ def make_task(config, num_fewshot):
     return task
 
 
-def ask(config, num_fewshot):
+def dump_messages(messages, add_generation_prompt=True):
+    return json.dumps(messages, ensure_ascii=False)
+
+
+def ask(config, num_fewshot, chat=False):
     """[arguments of each request] of each document."""
     task = make_task(config, num_fewshot)
-    task.build_all_requests()
+    if chat:
+        task.build_all_requests(apply_chat_template=True, fewshot_as_multiturn=True,
+                                chat_template=dump_messages, tokenizer_name="none")
+    else:
+        task.build_all_requests()
     documents = {}
     for instance in task.instances:
         texts = [a for a in instance.args if isinstance(a, str)]
@@ -149,10 +158,10 @@ def mmlu_tasks(yaml, path, examples, itself):
         yield config, [i for i, s in enumerate(subjects) if s == subject]
 
 
-def ask_mmlu(arguments, num_fewshot):
+def ask_mmlu(arguments, num_fewshot, chat=False):
     documents, facts = {}, None
     for config, numbers in mmlu_tasks(*arguments):
-        task, asked = ask(config, num_fewshot)
+        task, asked = ask(config, num_fewshot, chat)
         own = facts_of(task)
         facts = facts or {**own, "targets": {}, "choices": {}}
         documents.update(zip(numbers, asked))
@@ -163,11 +172,16 @@ def ask_mmlu(arguments, num_fewshot):
     return facts, [documents[i] for i in sorted(documents)]
 
 
-def ask_published(name, arguments, num_fewshot):
+def ask_published(name, arguments, num_fewshot, chat=False):
     if name == "mmlu":
-        return ask_mmlu(arguments, num_fewshot)
-    task, documents = ask(published_config(*arguments), num_fewshot)
+        return ask_mmlu(arguments, num_fewshot, chat)
+    task, documents = ask(published_config(*arguments), num_fewshot, chat)
     return facts_of(task), documents
+
+
+def turns_of(documents):
+    """[hash of each document], of contexts alone; choices without one have none."""
+    return [hash_of([[request[0]] for request in requests if request[0]]) for requests in documents]
 
 
 def shots_of(ask_with, examples, path, spare):
@@ -199,6 +213,9 @@ def golden_published(name, word, yaml, examples):
                          for f, n in ((None, 1), (examples, 1), (examples, 3), (examples, 5))}
     else:
         case["shots"] = shots_of(ask_with, examples, path, 1)
+    number = 1 if name == "mmlu" else 2
+    case["turns"] = {f":{n}": turns_of(ask_published(name, (yaml, path, full, True), n, True)[1])
+                     for n in (0, number)}
     return case
 
 
@@ -229,6 +246,8 @@ def golden_generic(name):
 
     examples = GENERIC_EXAMPLES.get(name)
     case["shots"] = shots_of(ask_with, examples, path_of(name + ".jsonl"), 1)
+    if ":3" in case["shots"]:
+        case["turns"] = {":2": turns_of(ask(generic_config(name, None, 2), 2, True)[1])}
     return case
 
 

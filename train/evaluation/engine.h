@@ -30,7 +30,8 @@ typedef struct lt_judge {
 
 typedef struct lt_engine_settings {
     int64_t batch_size, max_length; /* as lt_scorer_settings */
-    bool apply_chat_template;       /* contexts become a user's message, in the model's template */
+    bool apply_chat_template;       /* contexts become a user's message behind the document's turns,
+                                       in the model's template */
     const lt_dataset *dataset;      /* of DATASET and record tasks */
     const lt_judge *judge;          /* or NULL */
     const volatile sig_atomic_t *cancelled;

@@ -10,6 +10,11 @@ static lt_status need_chat(lt_engine *e)
     const lt_assistant *a = e->assistant;
     lt_buffer source = {0};
     if (e->chat) return LT_OK;
+    if (!a->notes.has_template && !lt_tokenizer_chat_template(a->tokenizer))
+        return lt_fail(
+            e->err, LT_ERR_USAGE,
+            "the model has no chat template: it was trained with none, and its tokenizer "
+            "has none");
     if (!a->notes.has_template) return lt_chat_template_create(a->tokenizer, &e->chat, e->err);
     lt_status status = lt_template_to_jinja(a->notes.template_, a->tokenizer, &source, e->err);
     if (status == LT_OK)
@@ -26,12 +31,14 @@ lt_status lt_engine_render(lt_engine *e, const json_t *messages, const char *whe
     return lt_chat_template_render(e->chat, &conversation, where, out, e->err);
 }
 
-lt_status lt_engine_render_user(lt_engine *e, const char *message, const char *where,
+lt_status lt_engine_render_user(lt_engine *e, const lt_task_doc *doc, const char *message,
                                 lt_buffer *out)
 {
-    json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", message);
-    if (!messages) return lt_fail_nomem(e->err, strlen(message), "a message");
-    lt_status status = lt_engine_render(e, messages, where, out);
+    json_t *messages = doc->turns ? json_copy(doc->turns) : json_array();
+    json_t *last = json_pack("{s:s, s:s}", "role", "user", "content", message);
+    lt_status status = json_array_append_new(messages, last) == 0
+                           ? lt_engine_render(e, messages, doc->where, out)
+                           : lt_fail_nomem(e->err, strlen(message), "a message");
     json_decref(messages);
     return status;
 }

@@ -133,7 +133,7 @@ static lt_status encode_prompt(generation *g, int64_t i)
     if (doc->messages)
         LT_TRY(lt_engine_render(e, doc->messages, doc->where, text));
     else if (e->settings->apply_chat_template)
-        LT_TRY(lt_engine_render_user(e, doc->prompt, doc->where, text));
+        LT_TRY(lt_engine_render_user(e, doc, doc->prompt, text));
     else
         LT_TRY(lt_buffer_append_text(text, doc->prompt, e->err));
     return lt_read_text(&e->reader, lt_buffer_text(text), text->size, &g->prompts[i], e->err);

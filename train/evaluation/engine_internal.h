@@ -37,8 +37,8 @@ void lt_engine_progress(lt_engine *engine, int64_t requests);
  * else by the tokenizer's own. Appends. */
 lt_status lt_engine_render(lt_engine *engine, const json_t *messages, const char *where,
                            lt_buffer *out);
-/* The same of one user's message. */
-lt_status lt_engine_render_user(lt_engine *engine, const char *message, const char *where,
+/* The same of a user's message behind the document's turns. */
+lt_status lt_engine_render_user(lt_engine *engine, const lt_task_doc *doc, const char *message,
                                 lt_buffer *out);
 /* The token that ends an answer by that template, or -1. */
 int32_t lt_engine_stop_of_template(const lt_engine *engine);

@@ -175,7 +175,7 @@ static lt_status render(scoring *s, int64_t request, const lt_task_doc *doc, siz
         to->context = s->requests[request - 1].context;
         return LT_OK;
     }
-    lt_status status = lt_engine_render_user(s->engine, to->context, doc->where, &text);
+    lt_status status = lt_engine_render_user(s->engine, doc, to->context, &text);
     if (status == LT_OK) status = lt_buffer_append(&text, "", 0, s->engine->err);
     s->rendered[request] = text.data;
     to->context = lt_buffer_text(&text);

@@ -8,7 +8,8 @@
 
 const char lt_evaluation_css[] =
     ".wrap{overflow-x:auto}main>h3{margin:22px 0 8px}h3+.sub{margin:-4px 0 10px}.tile "
-    "small{font-size:15px;font-weight:400;color:var(--soft)}\n"
+    "small{font-size:15px;font-weight:400;color:var(--soft)}.tile b{white-space:normal}"
+    ".tile i{font-style:normal;white-space:nowrap}\n"
     "td.num,th.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\n"
     ".sub-row td:first-child{padding-left:30px}.group td{color:var(--soft);font-weight:600}\n"
     ".bars{padding:14px 18px}.bars .row{display:grid;grid-template-columns:minmax(90px,22%) 1fr "
@@ -182,7 +183,9 @@ static void write_comparison_row(lt_page *page, const lt_comparison_row *row, do
                    "<td class=\"num\">%s</td><td>",
                    a, b, difference);
     write_interval(page, result, scale, style);
-    lt_page_printf(page, "<div class=\"marks\">%s to %s</div>", low, high);
+    bool known = isfinite(result->low);
+    lt_page_printf(page, "<div class=\"marks\">%s%s%s</div>", low, known ? " to " : "",
+                   known ? high : "");
     lt_page_printf(page,
                    "</td><td class=\"num\">%lld / %lld / %lld</td>"
                    "<td><b class=\"%s\">%s</b></td></tr>\n",

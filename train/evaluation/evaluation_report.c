@@ -65,7 +65,7 @@ static void write_result_tile(lt_page *page, const lt_task_results *results,
         lt_format_metric(row->metric, comparison->rows[0].result.b, value, sizeof value);
         snprintf(detail, sizeof detail, "%s", lt_verdict(row->metric, &comparison->rows[0].result));
     }
-    lt_page_printf(page, "%s</b><span>", value);
+    lt_page_printf(page, "<i>%s</i></b><span>", value);
     lt_page_text(page, results->task->name);
     lt_page_printf(page, "</span><span>%s%s%s</span></div>\n", lt_metric_of(row->metric)->name,
                    comparison ? ": " : " &plusmn; ", detail);
@@ -194,6 +194,7 @@ static void write_settings(lt_page *page, const lt_task_results *results, int64_
     write_number(page, "batch size", facts->batch_size);
     write_number(page, "longest text in tokens", facts->max_length);
     write_number(page, "limit", facts->limit);
+    if (facts->chat) write_setting(page, "chat template", "the model's");
     for (int64_t i = 0; i < count; i++)
         write_setting(page, "task file", results[i].task->path);
     lt_page_raw(page, "</dl></div>\n");

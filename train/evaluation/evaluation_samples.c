@@ -83,7 +83,8 @@ static void write_cell_text(lt_page *page, const char *text)
 static void write_question(lt_page *page, const shown_sample *sample, const lt_task *task)
 {
     const char *whole = question_of(sample);
-    const char *question = end_of(without_examples(whole, task), QUESTION_BYTES);
+    const char *asked = sample->doc->turns ? whole : without_examples(whole, task);
+    const char *question = end_of(asked, QUESTION_BYTES);
     lt_page_printf(page, "<td><span class=\"tag\">%lld</span> ",
                    (long long)lt_sample_document(sample->a));
     if (sample->doc->category) {

@@ -18,7 +18,7 @@ typedef enum lt_metric {
     LT_METRIC_ACC_NORM,  /* the same by log p per character of the choice */
     LT_METRIC_ACC_BYTES, /* ... per UTF-8 byte */
     LT_METRIC_ACC_MUTUAL_INFO, /* ... by log p(choice | context) - log p(choice) */
-    LT_METRIC_MC2,             /* share of probability on the right choices (TruthfulQA) */
+    LT_METRIC_MC2, /* share of probability on the right choices: TruthfulQA's second "acc" */
     LT_METRIC_EXACT_MATCH,
     LT_METRIC_F1,     /* of words, as SQuAD */
     LT_METRIC_ROUGE1, /* F-measures of google-research's rouge_score, best over references */

@@ -15,7 +15,7 @@ static bool decides(const char *name)
                                           "merges.txt"};
     static const char *const others[] = {"optimizer.safetensors", "prompt_encoder.safetensors",
                                          "trainer_state.json", "manifest.json"};
-    if (lt_is_temporary_name(name)) return false;
+    if (lt_is_temporary_name(name) || strncmp(name, "optimizer-", 10) == 0) return false;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strcmp(name, others[i]) == 0) return false;
     for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)

@@ -57,15 +57,30 @@ lt_status lt_evaluation_task_path(const char *directory, const char *beginning, 
     return status;
 }
 
+void lt_evaluation_date_name(const char *date, char *out)
+{
+    do
+        *out++ = *date == ':' ? '-' : *date;
+    while (*date++);
+}
+
+/* Without "./" and "../" in front. */
+static const char *without_dots(const char *path)
+{
+    size_t dots = strspn(path, "."), slashes = strspn(path + dots, "/");
+    bool here_or_above = (dots == 1 || dots == 2) && slashes > 0;
+    return here_or_above && path[dots + slashes] ? without_dots(path + dots + slashes) : path;
+}
+
 lt_status lt_evaluation_model_directory(const char *output, const char *model, const char *adapter,
                                         lt_buffer *out, lt_err *err)
 {
     lt_buffer name = {0};
     lt_status status;
-    LT_TRY_GOTO(status, append_fit(&name, model, err), done);
+    LT_TRY_GOTO(status, append_fit(&name, without_dots(model), err), done);
     if (adapter) {
         LT_TRY_GOTO(status, lt_buffer_append(&name, "+", 1, err), done);
-        LT_TRY_GOTO(status, append_fit(&name, adapter, err), done);
+        LT_TRY_GOTO(status, append_fit(&name, without_dots(adapter), err), done);
     }
     if (!lt_is_plain_file_name(lt_buffer_text(&name))) /* ".", ".." */
         LT_TRY_GOTO(status, lt_buffer_append(&name, "_", 1, err), done);

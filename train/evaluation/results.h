@@ -64,6 +64,7 @@ typedef struct lt_evaluation_facts {
     int64_t batch_size, limit, max_length;
     const char *eot_token;
     double seconds;
+    bool chat; /* questions, and examples as turns before them, in the model's chat template */
 } lt_evaluation_facts;
 
 /* An aligned table for the console, UTF-8: tasks, metrics, values with standard errors, by category
@@ -74,10 +75,10 @@ lt_status lt_comparison_table(const lt_task_comparison *comparisons, int64_t cou
                               lt_err *err);
 /* results_*.json of lm-evaluation-harness: results {task: {"alias", "acc,none",
  * "acc_stderr,none"}}, configs, versions, n-shot, higher_is_better, n-samples, config, date,
- * max_length, eot_token, model_name. A category is a subtask "task/category" of its task. A
- * comparison adds "compared" (the results of b, in the same shape) and "comparison". Numbers that
- * are not finite are literals of base/json.h: write it with lt_json_dump. Two tasks of one name are
- * LT_ERR_USAGE. Caller owns a reference. */
+ * max_length, eot_token, model_name, fewshot_as_multiturn (true only in a chat template). A
+ * category is a subtask "task/category" of its task. A comparison adds "compared" (the results of
+ * b, in the same shape) and "comparison". Numbers that are not finite are literals of base/json.h:
+ * write it with lt_json_dump. Two tasks of one name are LT_ERR_USAGE. Caller owns a reference. */
 lt_status lt_results_to_json(const lt_task_results *results, int64_t count,
                              const lt_task_comparison *comparisons,
                              const lt_evaluation_facts *facts, json_t **out, lt_err *err);

@@ -242,12 +242,14 @@ static void add_run(writer *w, json_t *root, const lt_evaluation_facts *facts)
     set(w, arguments, "pretrained", text_or_null(facts->model));
     if (facts->adapter) set(w, arguments, "peft", json_string(facts->adapter));
     set(w, config, "model_dtype", text_or_null(facts->dtype));
-    set(w, config, "batch_size", json_integer(facts->batch_size));
+    set(w, config, "batch_size",
+        facts->batch_size > 0 ? json_integer(facts->batch_size) : json_string("auto"));
     set(w, config, "device", text_or_null(facts->device));
     set(w, config, "limit", facts->limit > 0 ? json_integer(facts->limit) : json_null());
     set(w, root, "date", date_of(facts->date));
     set(w, root, "lathe_version", json_string(LATHE_VERSION));
     set(w, root, "max_length", json_integer(facts->max_length));
+    set(w, root, "fewshot_as_multiturn", json_boolean(facts->chat));
     set(w, root, "eot_token", text_or_null(facts->eot_token));
     set(w, root, "model_source", json_string("lathe"));
     set(w, root, "model_name", text_or_null(facts->model));

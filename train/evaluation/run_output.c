@@ -125,6 +125,7 @@ static lt_evaluation_facts facts_of(const lt_evaluation *run, const lt_side *sid
         .max_length = side->max_length,
         .eot_token = side->end_token.size > 0 ? side->end_token.data : NULL,
         .seconds = run->seconds,
+        .chat = run->settings->apply_chat_template,
     };
 }
 
@@ -157,14 +158,6 @@ static lt_status note_file(lt_evaluation_result *result, const lt_buffer *path, 
     return lt_buffer_printf(&result->files, err, "%s\n", path->data);
 }
 
-/* A date that file names can have: "2026-05-01T10-20-30.123456". */
-static void date_in_name(const lt_evaluation *run, char out[LT_DATE_SIZE])
-{
-    memcpy(out, run->date, LT_DATE_SIZE);
-    for (char *at = out; *at; at++)
-        if (*at == ':') *at = '-';
-}
-
 static lt_status write_samples(lt_evaluation *run, const lt_side *side, int64_t task)
 {
     const lt_task_results *results = &side->results[task];
@@ -172,7 +165,7 @@ static lt_status write_samples(lt_evaluation *run, const lt_side *side, int64_t 
     lt_buffer path = {0}, line = {0};
     lt_new_file file = {.fd = -1};
     lt_status status;
-    date_in_name(run, date);
+    lt_evaluation_date_name(run->date, date);
     snprintf(ending, sizeof ending, "_%s.jsonl", date);
     LT_TRY_GOTO(status,
                 lt_evaluation_task_path(side->directory.data, "samples_", results->task->name,
@@ -199,7 +192,7 @@ static lt_status write_json(lt_evaluation *run, const char *directory, const cha
 {
     char date[LT_DATE_SIZE];
     lt_buffer path = {0};
-    date_in_name(run, date);
+    lt_evaluation_date_name(run->date, date);
     lt_status status = lt_buffer_printf(&path, run->err, "%s/%s_%s.json", directory, kind, date);
     if (status == LT_OK) status = lt_json_write_file(path.data, json, run->err);
     if (status == LT_OK) status = note_file(result, &path, run->err);

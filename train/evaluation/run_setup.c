@@ -127,6 +127,7 @@ static lt_status add_files(lt_evaluation *run)
                                   .fewshot_path = s->fewshot_data,
                                   .fewshot_first = s->fewshot_first,
                                   .fewshot_seed = 1234, /* lm-eval's own */
+                                  .chat = s->apply_chat_template,
                                   .limit = s->limit,
                                   .max_new_tokens = s->max_new_tokens};
     lt_task task;

@@ -189,9 +189,10 @@ static size_t read_blocks(lt_sample_store *store, const char *text, size_t size,
 static lt_status put_aside(const lt_sample_store *store, const char *directory,
                            const char *differences, lt_buffer *notice, lt_err *err)
 {
-    char ending[LT_DATE_SIZE + 16];
+    char ending[LT_DATE_SIZE + 16], date[LT_DATE_SIZE];
     lt_buffer path = {0};
-    snprintf(ending, sizeof ending, "_%s.stale.jsonl", store->date);
+    lt_evaluation_date_name(store->date, date);
+    snprintf(ending, sizeof ending, "_%s.stale.jsonl", date);
     lt_status status =
         lt_evaluation_task_path(directory, "samples_", store->task->name, ending, &path, err);
     if (status == LT_OK && rename(store->path, path.data) != 0)

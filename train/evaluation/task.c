@@ -43,6 +43,7 @@ void lt_task_doc_free(lt_task_doc *doc)
     free(doc->prompt);
     free(doc->context);
     json_decref(doc->messages);
+    json_decref(doc->turns);
     json_decref(doc->source);
     *doc = (lt_task_doc){0};
 }
@@ -123,7 +124,9 @@ static lt_status read_question(json_t *json, const char *path, int64_t line,
     question->doc.source = json;
     write_where(path, line, question->doc.where, sizeof question->doc.where);
     lt_task_record record = {.json = json, .where = question->doc.where, .format = format};
-    LT_TRY(lt_task_optional_text(&record, "category", &question->doc.category, err));
+    const json_t *category = lt_task_find(json, "category");
+    if (!json_is_string(category) || json_string_length(category) > 0)
+        LT_TRY(lt_task_optional_text(&record, "category", &question->doc.category, err));
     return format->read(&record, question, err);
 }
 
@@ -267,6 +270,17 @@ static lt_status set_task(const lt_task_format *format, const char *path,
     return stop_at_example_end(task, questions->items[0].doc.source, err);
 }
 
+/* Examples that nobody would see are a mistake. */
+static lt_status check_examples(const lt_task_settings *settings, const lt_task *task, lt_err *err)
+{
+    if (!settings->fewshot_path || settings->num_fewshot >= 0 || task->num_fewshot > 0)
+        return LT_OK;
+    return lt_fail(err, LT_ERR_USAGE,
+                   "%s: is asked without examples, so none of %s would be shown; give their number "
+                   "with --num-fewshot",
+                   task->path, settings->fewshot_path);
+}
+
 static lt_status move_docs(lt_task_questions *questions, int64_t count, lt_task *task, lt_err *err)
 {
     task->docs = calloc((size_t)count, sizeof *task->docs);
@@ -293,7 +307,8 @@ static lt_status ask_all(const lt_task_format *format, const lt_task_settings *s
                           .count = task->num_fewshot,
                           .first = task->fewshot_first,
                           .exclude = itself || format->fewshot_spare,
-                          .seed = settings->fewshot_seed};
+                          .seed = settings->fewshot_seed,
+                          .chat = settings->chat};
     lt_status status = LT_OK;
     if (!itself) status = load_questions(path, &format, &others, err);
     if (status == LT_OK && !itself) status = lt_copy_text(path, &task->fewshot_path, err);
@@ -312,6 +327,7 @@ lt_status lt_task_load(const char *word, const lt_task_settings *settings, lt_ta
     LT_TRY(parse_word(word, settings->format, &format, &path, err));
     lt_status status = load_questions(path, &format, &questions, err);
     if (status == LT_OK) status = set_task(format, path, settings, &questions, out, err);
+    if (status == LT_OK) status = check_examples(settings, out, err);
     if (status == LT_OK) status = ask_all(format, settings, &questions, out, err);
     if (status == LT_OK) status = lt_task_hash(out, err);
     lt_task_questions_free(&questions);

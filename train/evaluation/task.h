@@ -40,7 +40,9 @@ typedef struct lt_task_doc {
     size_t choice_count;
     int64_t *gold; /* right choices; the first one is the target */
     size_t gold_count;
-    char *prompt;     /* GENERATE with raw text */
+    char *prompt;  /* GENERATE with raw text */
+    json_t *turns; /* messages before the question, which is the context of `pairs` or `prompt`; of
+                      a task for a chat template; owned, or NULL */
     json_t *messages; /* or a conversation for the model's template; owned, or NULL */
     int64_t record;   /* DATASET, and GENERATE from one: index of the held-out document; else -1 */
     char *context;    /* what an answer should be grounded in; or NULL */
@@ -94,6 +96,8 @@ typedef struct lt_task_settings {
                                  document itself */
     bool fewshot_first;       /* the first ones; else drawn as lm-eval draws them (seed 1234) */
     uint64_t fewshot_seed;
+    bool chat; /* for a chat template: a description is a system message, each example a question
+                  and its answer, as lm-eval's fewshot_as_multiturn; else all is one text */
     int64_t limit;          /* documents; 0: all */
     int64_t max_new_tokens; /* 0: the task's own */
 } lt_task_settings;

@@ -98,44 +98,80 @@ static lt_status draw_examples(sampler *sampler, const lt_task_question *questio
 
 static const char *delimiter_of(const lt_task_question *question, const lt_fewshot *fewshot)
 {
-    return question->delimiter ? question->delimiter : fewshot->format->delimiter;
+    if (question->delimiter) return question->delimiter;
+    return fewshot->format->delimiter ? fewshot->format->delimiter : " ";
 }
 
-static lt_status append_example(const lt_task_question *example, const lt_fewshot *fewshot,
-                                lt_buffer *out, lt_err *err)
+/* A question and its answer. */
+typedef struct example {
+    const char *question, *answer, *delimiter;
+} example;
+
+static lt_status example_of(const lt_task_question *record, const lt_fewshot *fewshot, example *out,
+                            lt_err *err)
 {
-    const lt_task_doc *doc = &example->doc;
-    const char *question = example->contexts ? example->contexts[doc->gold[0]] : example->text;
-    const char *answer =
-        example->target || !doc->choices ? example->target : doc->choices[doc->gold[0]];
-    if (!question || !answer)
-        return lt_fail(err, LT_ERR_USAGE,
-                       "%s: can not be an example for other records: it has %s; set the number of "
-                       "examples to 0",
-                       doc->where, question ? "no reference" : "messages instead of a prompt");
-    LT_TRY(lt_buffer_append_text(out, question, err));
-    if (!*answer) return LT_OK; /* lm-eval then ends the example here, too */
-    LT_TRY(lt_buffer_append_text(out, delimiter_of(example, fewshot), err));
-    LT_TRY(lt_buffer_append_text(out, answer, err));
+    const lt_task_doc *doc = &record->doc;
+    out->question = record->contexts ? record->contexts[doc->gold[0]] : record->text;
+    out->answer = record->target || !doc->choices ? record->target : doc->choices[doc->gold[0]];
+    out->delimiter = delimiter_of(record, fewshot);
+    if (out->question && out->answer) return LT_OK;
+    return lt_fail(err, LT_ERR_USAGE,
+                   "%s: can not be an example for other records: it has %s; set the number of "
+                   "examples to 0",
+                   doc->where, out->question ? "no reference" : "messages instead of a prompt");
+}
+
+static lt_status append_example(const example *example, lt_buffer *out, lt_err *err)
+{
+    LT_TRY(lt_buffer_append_text(out, example->question, err));
+    if (!*example->answer) return LT_OK; /* lm-eval then ends the example here, too */
+    LT_TRY(lt_buffer_append_text(out, example->delimiter, err));
+    LT_TRY(lt_buffer_append_text(out, example->answer, err));
     return lt_buffer_append_text(out, EXAMPLE_END, err);
 }
 
-/* All that stands in front of the question. */
-static lt_status build_prefix(sampler *sampler, const lt_task_question *question, lt_buffer *out,
-                              lt_err *err)
+static lt_status append_turn(json_t *turns, const char *role, const char *content, lt_err *err)
+{
+    json_t *turn = json_pack("{s:s, s:s}", "role", role, "content", content);
+    if (json_array_append_new(turns, turn) == 0) return LT_OK;
+    return lt_fail_nomem(err, strlen(content), "examples");
+}
+
+static lt_status append_example_turns(const example *example, json_t *turns, lt_err *err)
+{
+    LT_TRY(append_turn(turns, "user", example->question, err));
+    return *example->answer ? append_turn(turns, "assistant", example->answer, err) : LT_OK;
+}
+
+static lt_status choose_examples(sampler *sampler, const lt_task_question *question, lt_err *err)
 {
     const lt_fewshot *fewshot = sampler->fewshot;
-    lt_buffer_clear(out);
-    if (question->description) LT_TRY(lt_buffer_append_text(out, question->description, err));
     if (fewshot->count == 0) return LT_OK;
     if (question->doc.messages)
         return lt_fail(err, LT_ERR_USAGE,
                        "%s: examples can not be put in front of messages; set their number to 0",
                        question->doc.where);
-    LT_TRY(fewshot->first ? take_first(sampler, question, err)
-                          : draw_examples(sampler, question, err));
-    for (int64_t i = 0; i < fewshot->count; i++)
-        LT_TRY(append_example(&fewshot->pool->items[sampler->drawn[i]], fewshot, out, err));
+    return fewshot->first ? take_first(sampler, question, err)
+                          : draw_examples(sampler, question, err);
+}
+
+/* All that stands in front of the question: a text, or turns of a conversation. */
+static lt_status build_prefix(sampler *sampler, lt_task_question *question, lt_buffer *text,
+                              lt_err *err)
+{
+    const lt_fewshot *fewshot = sampler->fewshot;
+    json_t *turns = fewshot->chat ? question->doc.turns = json_array() : NULL;
+    lt_buffer_clear(text);
+    if (question->description)
+        LT_TRY(fewshot->chat ? append_turn(turns, "system", question->description, err)
+                             : lt_buffer_append_text(text, question->description, err));
+    LT_TRY(choose_examples(sampler, question, err));
+    for (int64_t i = 0; i < fewshot->count; i++) {
+        example shown;
+        LT_TRY(example_of(&fewshot->pool->items[sampler->drawn[i]], fewshot, &shown, err));
+        LT_TRY(fewshot->chat ? append_example_turns(&shown, turns, err)
+                             : append_example(&shown, text, err));
+    }
     return LT_OK;
 }
 

@@ -51,7 +51,7 @@ struct lt_task_format {
     lt_task_reader read;
     lt_metric metrics[LT_TASK_MAX_METRICS];
     int metric_count;
-    const char *delimiter; /* between a question and its answer */
+    const char *delimiter; /* between a question and its answer; NULL: a space */
     int64_t num_fewshot;   /* unless the user says otherwise */
     bool fixed_prompt;     /* num_fewshot: 0 in lm-eval, which the user can not change */
     bool fewshot_first;    /* first_n instead of drawn examples, of the document's description */
@@ -139,6 +139,7 @@ typedef struct lt_fewshot {
     bool first;   /* the first ones, instead of drawn ones */
     bool exclude; /* never the document itself */
     uint64_t seed;
+    bool chat; /* as lt_task_settings */
 } lt_fewshot;
 
 /* Makes the pairs and prompts of the first `count` questions. */

@@ -41,6 +41,7 @@ static lt_status add_doc(lt_buffer *out, const lt_task_doc *doc, lt_err *err)
         LT_TRY(lt_buffer_printf(out, err, "gold %lld\n", (long long)doc->gold[i]));
     LT_TRY(add_text(out, doc->prompt, err));
     if (doc->messages) LT_TRY(lt_json_dump(doc->messages, 0, out, err));
+    if (doc->turns) LT_TRY(lt_json_dump(doc->turns, 0, out, err));
     LT_TRY(add_text(out, doc->context, err));
     LT_TRY(add_texts(out, doc->references, doc->reference_count, err));
     LT_TRY(add_text(out, doc->category, err));

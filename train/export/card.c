@@ -1,6 +1,7 @@
 /* README.md: a model card as the Hugging Face Hub shows it. */
 #include "train/export/card.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "model/families/families.h"
@@ -10,7 +11,7 @@ typedef struct card {
     const lt_opened_model *opened;
     const lt_export_settings *settings;
     const lt_card_facts *facts;
-    lt_buffer *out;
+    lt_buffer *notes, *out; /* notes: or NULL */
     lt_err *err;
 } card;
 
@@ -79,37 +80,37 @@ static lt_status describe_model(const card *c)
     SAY(c, "| Architecture | %s: %lld layers, hidden size %lld, %lld heads |\n",
         config->family->architecture, (long long)config->num_hidden_layers,
         (long long)config->hidden_size, (long long)config->num_attention_heads);
-    SAY(c, "| Parameters | %lld |\n", (long long)lt_model_parameter_count(c->opened->model, false));
+    SAY(c, "| Parameters%s | %lld |\n", is_adapter(c) ? ", the base model's included" : "",
+        (long long)lt_model_parameter_count(c->opened->model, false));
     SAY(c, "| Context | %lld tokens |\n", (long long)config->max_position_embeddings);
     SAY(c, "| Vocabulary | %lld |\n", (long long)config->vocab_size);
     SAY(c, "| Number type | %s |\n", lt_dtype_name(c->settings->dtype));
     return lt_buffer_append_text(c->out, "\n", c->err);
 }
 
+/* Without a tokenizer there is none to load, and no server to start. */
 static lt_status use_of_model(const card *c, const char *name, int size)
 {
-    SAY(c,
-        "```python\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        "tokenizer = AutoTokenizer.from_pretrained(\"%.*s\")\n"
-        "model = AutoModelForCausalLM.from_pretrained(\"%.*s\")\n"
-        "```\n\n",
-        size, name, size, name);
-    SAY(c, "```sh\nvllm serve %.*s\n```\n\n", size, name);
+    bool tokenizer = c->opened->tokenizer;
+    SAY(c, "```python\nfrom transformers import AutoModelForCausalLM%s\n\n",
+        tokenizer ? ", AutoTokenizer" : "");
+    if (tokenizer) SAY(c, "tokenizer = AutoTokenizer.from_pretrained(\"%.*s\")\n", size, name);
+    SAY(c, "model = AutoModelForCausalLM.from_pretrained(\"%.*s\")\n```\n\n", size, name);
+    if (tokenizer) SAY(c, "```sh\nvllm serve %.*s\n```\n\n", size, name);
     return LT_OK;
 }
 
 static lt_status use_of_adapter(const card *c, const char *name, int size)
 {
     const char *base = c->facts->base.size > 0 ? c->facts->base.data : "BASE";
+    bool tokenizer = c->opened->tokenizer;
     SAY(c,
-        "```python\n"
-        "from peft import PeftModel\n"
-        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        "tokenizer = AutoTokenizer.from_pretrained(\"%.*s\")\n"
-        "model = AutoModelForCausalLM.from_pretrained(\"%s\")\n",
-        size, name, base);
-    if (c->opened->tokenizer)
+        "```python\nfrom peft import PeftModel\nfrom transformers import "
+        "AutoModelForCausalLM%s\n\n",
+        tokenizer ? ", AutoTokenizer" : "");
+    if (tokenizer) SAY(c, "tokenizer = AutoTokenizer.from_pretrained(\"%.*s\")\n", size, name);
+    SAY(c, "model = AutoModelForCausalLM.from_pretrained(\"%s\")\n", base);
+    if (tokenizer)
         SAY(c, "model.resize_token_embeddings(max(model.config.vocab_size, len(tokenizer)))\n");
     SAY(c, "model = PeftModel.from_pretrained(model, \"%.*s\")\n```\n\n", size, name);
     const lt_adapter_config *config = lt_adapter_config_of(c->opened->model->adapters[0]);
@@ -168,6 +169,19 @@ static lt_status describe_run(const card *c)
     return lt_buffer_append_text(c->out, "\n", c->err);
 }
 
+/* Another setting, when it is above 0, decides instead. */
+static bool is_overruled(const card *c, const char *key)
+{
+    static const char *const by[][2] = {{"epochs", "max_steps"}, {"warmup_ratio", "warmup_steps"}};
+    lt_buffer value = {0};
+    bool overruled = false;
+    for (size_t i = 0; i < sizeof by / sizeof *by; i++)
+        if (strcmp(by[i][0], key) == 0 && lt_card_setting(c->facts, by[i][1], &value))
+            overruled = strtod(value.data, NULL) > 0;
+    lt_buffer_free(&value);
+    return overruled;
+}
+
 /* Settings that say how it was trained, and none that says where. */
 static lt_status describe_settings(const card *c)
 {
@@ -190,7 +204,8 @@ static lt_status describe_settings(const card *c)
     SAY(c, "| Setting | |\n|---|---|\n");
     for (int i = 0; i < 2; i++)
         for (const char *const *key = lists[i]; key && *key && status == LT_OK; key++)
-            if (lt_card_setting(c->facts, *key, &value)) status = row(c, *key, value.data);
+            if (!is_overruled(c, *key) && lt_card_setting(c->facts, *key, &value))
+                status = row(c, *key, value.data);
     lt_buffer_free(&value);
     LT_TRY(status);
     return lt_buffer_append_text(c->out, "\n", c->err);
@@ -198,12 +213,14 @@ static lt_status describe_settings(const card *c)
 
 /* --- Evaluation ------------------------------------------------------------------------------- */
 
-/* "acc,none" has its error under "acc_stderr,none". */
+/* "acc,none" has its error under "acc_stderr,none". Answers may be filtered in several ways:
+ * "exact_match,strict-match". */
 static lt_status metric_row(const card *c, const json_t *task, const char *name, const char *key,
                             double value)
 {
     const char *comma = strchr(key, ',');
     int length = comma ? (int)(comma - key) : (int)strlen(key);
+    const char *filter = comma && strcmp(comma, ",none") != 0 ? comma + 1 : "";
     lt_buffer spread = {0};
     lt_status status =
         lt_buffer_printf(&spread, c->err, "%.*s_stderr%s", length, key, comma ? comma : "");
@@ -212,13 +229,32 @@ static lt_status metric_row(const card *c, const json_t *task, const char *name,
     LT_TRY(status);
     SAY(c, "| ");
     LT_TRY(cell(c, name));
-    SAY(c, " | %.*s | %.4f | ", length, key, value);
+    SAY(c, " | %.*s%s", length, key, *filter ? ", " : "");
+    LT_TRY(cell(c, filter));
+    SAY(c, " | %.4f | ", value);
     if (json_is_real(error)) SAY(c, "%.4f", json_real_value(error));
     return lt_buffer_append_text(c->out, " |\n", c->err);
 }
 
+/* Numbers of another model would be a false card; only the user can know what name is which. */
+static lt_status note_what_was_evaluated(const card *c)
+{
+    const lt_export_settings *s = c->settings;
+    const json_t *file = c->facts->evaluation, *config = json_object_get(file, "config");
+    const char *model = json_string_value(json_object_get(file, "model_name"));
+    const char *adapter =
+        json_string_value(json_object_get(json_object_get(config, "model_args"), "peft"));
+    bool same_adapter = !adapter == !s->adapter_directory &&
+                        (!adapter || strcmp(adapter, s->adapter_directory) == 0);
+    if (!c->notes || !s->evaluation || !s->model_name || !model) return LT_OK;
+    if (strcmp(model, s->model_name) == 0 && same_adapter) return LT_OK;
+    return lt_buffer_printf(c->notes, c->err, "the card's evaluation is of %s%s%s\n", model,
+                            adapter ? " + " : "", adapter ? adapter : "");
+}
+
 static lt_status describe_evaluation(const card *c)
 {
+    LT_TRY(note_what_was_evaluated(c));
     json_t *results = json_object_get(c->facts->evaluation, "results"), *task, *value;
     const char *name, *key;
     SAY(c, "## Evaluation\n\n| Task | Metric | Value | Standard error |\n|---|---|---|---|\n");
@@ -252,12 +288,16 @@ static lt_status write_all(const card *c)
 }
 
 lt_status lt_model_card(const lt_opened_model *opened, const lt_export_settings *settings,
-                        lt_buffer *out, lt_err *err)
+                        lt_buffer *notes, lt_buffer *out, lt_err *err)
 {
     lt_card_facts facts;
     LT_TRY(lt_card_facts_find(opened, settings, &facts, err));
-    const card c = {
-        .opened = opened, .settings = settings, .facts = &facts, .out = out, .err = err};
+    const card c = {.opened = opened,
+                    .settings = settings,
+                    .facts = &facts,
+                    .notes = notes,
+                    .out = out,
+                    .err = err};
     lt_status status = write_all(&c);
     lt_card_facts_free(&facts);
     return status;

@@ -58,6 +58,18 @@ static lt_status newest_results(const char *directory, lt_buffer *path, lt_err *
     return status;
 }
 
+static lt_status check_results(const json_t *file, const char *path, lt_err *err)
+{
+    if (!json_is_object(json_object_get(file, "results")))
+        return lt_fail(err, LT_ERR_FORMAT,
+                       "%s: has no \"results\"; give a results_*.json of lathe eval", path);
+    if (!json_object_get(file, "comparison")) return LT_OK;
+    return lt_fail(err, LT_ERR_FORMAT,
+                   "%s: compares two models; give the results_*.json of this one, which lies in "
+                   "the directory of its name beside it",
+                   path);
+}
+
 static lt_status find_evaluation(const lt_export_settings *s, lt_card_facts *out, lt_err *err)
 {
     const char *directory = trained_directory(s);
@@ -68,10 +80,7 @@ static lt_status find_evaluation(const lt_export_settings *s, lt_card_facts *out
     else if (directory)
         status = newest_results(directory, &path, err);
     if (status == LT_OK && path.size > 0) status = load_object(path.data, &out->evaluation, err);
-    if (status == LT_OK && out->evaluation &&
-        !json_is_object(json_object_get(out->evaluation, "results")))
-        status = lt_fail(err, LT_ERR_FORMAT,
-                         "%s: has no \"results\"; give a results_*.json of lathe eval", path.data);
+    if (status == LT_OK && out->evaluation) status = check_results(out->evaluation, path.data, err);
     lt_buffer_free(&path);
     return status;
 }

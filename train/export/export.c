@@ -76,6 +76,35 @@ static bool ends_with(const char *text, const char *end)
     return size > end_size && strcasecmp(text + size - end_size, end) == 0;
 }
 
+/* --force replaces a model or an adapter, of which the files lie side by side. A run's directory,
+ * say, holds more than can be meant. */
+static lt_status check_replaced(const char *path, lt_err *err)
+{
+    lt_name_list names = {0};
+    lt_buffer at = {0};
+    bool model = false;
+    lt_status status = lt_list_directory(path, &names, err);
+    for (size_t i = 0; i < names.count && status == LT_OK; i++) {
+        const char *name = names.names[i];
+        model =
+            model || strcmp(name, "config.json") == 0 || strcmp(name, "adapter_config.json") == 0;
+        status = lt_path_join(&at, path, name, err);
+        if (status == LT_OK && lt_is_directory(at.data))
+            status = lt_fail(err, LT_ERR_USAGE,
+                             "--output %s holds the directory %s, which --force would remove, too: "
+                             "choose another name, or remove it yourself",
+                             path, name);
+    }
+    if (status == LT_OK && names.count > 0 && !model)
+        status = lt_fail(err, LT_ERR_USAGE,
+                         "--output %s holds files, but no model and no adapter that --force could "
+                         "replace: choose another name, or remove it yourself",
+                         path);
+    lt_name_list_free(&names);
+    lt_buffer_free(&at);
+    return status;
+}
+
 static lt_status check_target(const lt_export_settings *s, lt_err *err)
 {
     bool file = s->format == LT_EXPORT_GGUF;
@@ -93,7 +122,7 @@ static lt_status check_target(const lt_export_settings *s, lt_err *err)
                        : s->format == LT_EXPORT_HF ? "hf"
                                                    : "peft",
                        file ? "file" : "directory");
-    if (s->force) return LT_OK;
+    if (s->force) return file ? LT_OK : check_replaced(s->output, err);
     if (!file && lt_require_new_directory(s->output, NULL) == LT_OK) return LT_OK;
     return lt_fail(err, LT_ERR_USAGE,
                    "--output %s exists; choose another name, or replace it with --force",
@@ -149,9 +178,9 @@ lt_status lt_export_check_space(const lt_export_job *job, uint64_t weights, lt_e
     lt_status status = parent_of(job->settings->output, &parent, err);
     bool known = status == LT_OK && lt_free_space(parent.data, &free_bytes, NULL) == LT_OK;
     if (known && free_bytes < needed)
-        status =
-            lt_fail(err, LT_ERR_IO, "no room in %s: the export takes %.1f MB, and %.1f MB are free",
-                    parent.data, (double)needed / 1e6, (double)free_bytes / 1e6);
+        status = lt_fail(err, LT_ERR_IO,
+                         "no room in %s: the export takes up to %.1f MB, and %.1f MB are free",
+                         parent.data, (double)needed / 1e6, (double)free_bytes / 1e6);
     lt_buffer_free(&parent);
     return status;
 }

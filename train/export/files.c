@@ -36,10 +36,10 @@ static lt_status write_chat_template(lt_export_job *job, const char *directory, 
     return status;
 }
 
-static lt_status write_card(const lt_export_job *job, const char *directory, lt_err *err)
+static lt_status write_card(lt_export_job *job, const char *directory, lt_err *err)
 {
     lt_buffer card = {0};
-    lt_status status = lt_model_card(job->opened, job->settings, &card, err);
+    lt_status status = lt_model_card(job->opened, job->settings, &job->report->notes, &card, err);
     if (status == LT_OK) status = write_text(directory, "README.md", card.data, card.size, err);
     lt_buffer_free(&card);
     return status;

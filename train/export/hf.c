@@ -24,6 +24,11 @@ static lt_status write_files(lt_export_job *job, const char *directory, lt_err *
     LT_TRY(lt_model_save_sharded(job->opened->model, directory, s->dtype, s->max_shard_bytes, NULL,
                                  err));
     LT_TRY(lt_export_go_on(job, err));
+    if (!job->opened->tokenizer)
+        LT_TRY(lt_buffer_append_text(&job->report->notes,
+                                     "the model has no tokenizer, so neither has the directory: "
+                                     "programs can only give it ids\n",
+                                     err));
     LT_TRY(lt_export_copy_files(job, directory, err));
     LT_TRY(lt_export_write_texts(job, directory, err));
     if (s->verify) LT_TRY(verify(job, directory, err));

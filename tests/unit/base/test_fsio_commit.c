@@ -1,46 +1,11 @@
 /* The atomic commit without faults; tests/crash/ runs it with faults and kills. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../folder.h"
 
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
-#include "base/fsio.h"
 
 static lt_err err;
-static char folder[64]; /* a fresh one for each test */
-
-static int set_up(void **state)
-{
-    (void)state;
-    strcpy(folder, "/tmp/lathe-commit-XXXXXX");
-    err = (lt_err){0};
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return lt_remove_tree(folder, NULL) == LT_OK ? 0 : -1;
-}
-
-/* The path of `name` in the test's folder, valid until four more were asked for. */
-static const char *at(const char *name)
-{
-    static char paths[4][200];
-    static int next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
 
 static void assert_holds(const char *path, const char *expected)
 {
@@ -277,7 +242,7 @@ static void one_file_takes_the_directorys_name(void **state)
     lt_name_list_free(&names);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
 
 int main(void)
 {

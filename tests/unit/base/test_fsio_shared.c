@@ -1,61 +1,37 @@
 /* A file that several processes write, and what it comes to when one of them fails;
  * tests/crash/ lets every operation of it go wrong. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../folder.h"
+#include "../message.h"
 
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/fsio.h"
-
-static lt_err err;
-static char folder[64], path[100];
+static char path[100];
 
 static int set_up(void **state)
 {
-    (void)state;
-    strcpy(folder, "/tmp/lathe-shared-XXXXXX");
-    err = (lt_err){0};
-    if (!mkdtemp(folder)) return -1;
+    if (make_folder(state) != 0) return -1;
     snprintf(path, sizeof path, "%s/file", folder);
     return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return lt_remove_tree(folder, NULL) == LT_OK ? 0 : -1;
-}
-
-static void must(lt_status status)
-{
-    if (status != LT_OK) fail_msg("%s", err.message);
 }
 
 static void pieces_of_several_make_one_file(void **state)
 {
     (void)state;
     lt_shared_file files[3] = {0};
-    must(lt_shared_file_create(&files[0], path, 10, &err));
-    must(lt_shared_file_open(&files[1], path, &err));
-    must(lt_shared_file_open(&files[2], path, &err));
-    must(lt_shared_file_write(&files[2], 7, "ghi", 3, &err));
-    must(lt_shared_file_write(&files[0], 0, "abc", 3, &err));
-    must(lt_shared_file_finish(&files[0], &err));
-    must(lt_shared_file_write(&files[1], 4, "ef", 2, &err));
-    must(lt_shared_file_write(&files[1], 3, "d", 1, &err));
-    must(lt_shared_file_finish(&files[1], &err));
-    must(lt_shared_file_finish(&files[2], &err));
+    ok(lt_shared_file_create(&files[0], path, 10, &err));
+    ok(lt_shared_file_open(&files[1], path, &err));
+    ok(lt_shared_file_open(&files[2], path, &err));
+    ok(lt_shared_file_write(&files[2], 7, "ghi", 3, &err));
+    ok(lt_shared_file_write(&files[0], 0, "abc", 3, &err));
+    ok(lt_shared_file_finish(&files[0], &err));
+    ok(lt_shared_file_write(&files[1], 4, "ef", 2, &err));
+    ok(lt_shared_file_write(&files[1], 3, "d", 1, &err));
+    ok(lt_shared_file_finish(&files[1], &err));
+    ok(lt_shared_file_finish(&files[2], &err));
     lt_buffer text = {0};
-    must(lt_read_file(path, 100, &text, &err));
+    ok(lt_read_file(path, 100, &text, &err));
     assert_int_equal(text.size, 10);
     assert_memory_equal(text.data, "abcdef\0ghi", 10); /* nobody wrote byte 6 */
     lt_buffer_free(&text);
@@ -69,14 +45,14 @@ static void it_has_its_size_at_once(void **state)
     (void)state;
     lt_shared_file file;
     struct stat info;
-    must(lt_shared_file_create(&file, path, 1 << 20, &err));
+    ok(lt_shared_file_create(&file, path, 1 << 20, &err));
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(info.st_size, 1 << 20);
     lt_shared_file_abort(&file);
     assert_true(lt_path_exists(path)); /* it goes with its directory */
     assert_int_equal(unlink(path), 0);
-    must(lt_shared_file_create(&file, path, 0, &err));
-    must(lt_shared_file_finish(&file, &err));
+    ok(lt_shared_file_create(&file, path, 0, &err));
+    ok(lt_shared_file_finish(&file, &err));
 }
 
 static void failures_name_the_file(void **state)
@@ -85,8 +61,8 @@ static void failures_name_the_file(void **state)
     lt_shared_file file;
     assert_int_equal(lt_shared_file_open(&file, path, &err), LT_ERR_IO);
     assert_non_null(strstr(err.message, path));
-    must(lt_shared_file_create(&file, path, 4, &err));
-    must(lt_shared_file_finish(&file, &err));
+    ok(lt_shared_file_create(&file, path, 4, &err));
+    ok(lt_shared_file_finish(&file, &err));
     assert_int_equal(lt_shared_file_create(&file, path, 4, &err), LT_ERR_IO);
     assert_non_null(strstr(err.message, path));
     assert_int_equal(lt_shared_file_create(&file, path, UINT64_MAX, &err), LT_ERR_IO);
@@ -136,10 +112,10 @@ static void one_process_agrees_with_itself(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(pieces_of_several_make_one_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(it_has_its_size_at_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(failures_name_the_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_file_beyond_the_limit_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(pieces_of_several_make_one_file, set_up, remove_folder),
+        cmocka_unit_test_setup_teardown(it_has_its_size_at_once, set_up, remove_folder),
+        cmocka_unit_test_setup_teardown(failures_name_the_file, set_up, remove_folder),
+        cmocka_unit_test_setup_teardown(a_file_beyond_the_limit_is_refused, set_up, remove_folder),
         cmocka_unit_test(one_process_agrees_with_itself),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

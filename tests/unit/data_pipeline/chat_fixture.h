@@ -3,26 +3,12 @@
 #ifndef LT_CHAT_FIXTURE_H
 #define LT_CHAT_FIXTURE_H
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/json.h"
 #include "data_pipeline/chat_template.h"
 #include "data_pipeline/data_pipeline.h"
+#include "../check.h"
 
 #define GOLDEN LATHE_TEST_DIR "/golden/"
-
-static void must(lt_status status, const lt_err *err)
-{
-    if (status != LT_OK) fail_msg("%s", err->message);
-}
 
 static json_t *parse(const char *text)
 {

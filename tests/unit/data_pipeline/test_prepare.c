@@ -1,27 +1,16 @@
 /* Files to a dataset: what is kept, dropped and held out, that threads change nothing, and that a
  * failure leaves nothing behind. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../folder.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "base/fsio.h"
 #include "data_pipeline/data_pipeline.h"
 
 #define TOKENIZER LATHE_TEST_DIR "/golden/dolly"
 
-static char directory[] = "/tmp/lathe-prepare-XXXXXX";
 static char input[256], output[256];
 
 static void put(const char *name, const char *text)
 {
-    snprintf(input, sizeof input, "%s/%s", directory, name);
+    snprintf(input, sizeof input, "%s/%s", folder, name);
     assert_int_equal(lt_write_file(input, text, strlen(text), NULL), LT_OK);
 }
 
@@ -52,7 +41,7 @@ static char *inputs[2];
 static lt_prepare_settings settings_of(void)
 {
     inputs[0] = input;
-    snprintf(output, sizeof output, "%s/data.h5", directory);
+    snprintf(output, sizeof output, "%s/data.h5", folder);
     return (lt_prepare_settings){
         .inputs = {inputs, 1}, .tokenizer = TOKENIZER, .output = output, .seed = 1, .force = true};
 }
@@ -188,7 +177,7 @@ static void assert_refuses(lt_prepare_settings settings, lt_status status, const
     unlink(output);
     assert_int_equal(lt_prepare(&settings, &report, &err), status);
     if (!strstr(err.message, word)) fail_msg("'%s' is not in: %s", word, err.message);
-    assert_int_equal(lt_list_directory(directory, &names, NULL), LT_OK);
+    assert_int_equal(lt_list_directory(folder, &names, NULL), LT_OK);
     for (size_t i = 0; i < names.count; i++)
         assert_null(strstr(names.names[i], "data.h5")); /* nor a temporary of it */
     lt_name_list_free(&names);
@@ -213,7 +202,7 @@ static void failures_leave_nothing(void **state)
     assert_refuses(s, LT_ERR_IO, "/nonexistent");
     s = good, s.output = input;
     assert_refuses(s, LT_ERR_USAGE, "one of the inputs");
-    s = good, s.output = directory;
+    s = good, s.output = folder;
     assert_refuses(s, LT_ERR_USAGE, "is a directory");
     s = good, s.output = "/nonexistent/data.h5";
     assert_refuses(s, LT_ERR_USAGE, "/nonexistent");
@@ -266,18 +255,6 @@ static void the_whole_of_dolly(void **state)
     lt_dataset_close(dataset);
 }
 
-static int make_directory(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    return lt_remove_tree(directory, NULL);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,5 +264,5 @@ int main(void)
         cmocka_unit_test(failures_leave_nothing),
         cmocka_unit_test(the_whole_of_dolly),
     };
-    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

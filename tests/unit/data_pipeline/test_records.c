@@ -1,32 +1,15 @@
 /* Records: every format, where they are read from, and what is refused with which words. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../folder.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
 #include "data_pipeline/dedup.h"
 #include "data_pipeline/records.h"
 
-static char directory[] = "/tmp/lathe-records-XXXXXX";
-
-static const char *path_of(const char *name)
-{
-    static char path[256];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    return path;
-}
-
 static const char *put(const char *name, const void *data, size_t size)
 {
-    const char *path = path_of(name);
+    const char *path = at(name);
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(data, 1, size, file), size);
@@ -253,7 +236,7 @@ static void bad_records_are_refused(void **state)
                 "t.txt:1:", "invalid UTF-8");
     REFUSES(read_all(put_text("t.txt", "\n"), LT_FORMAT_AUTO, NULL), "t.txt", "empty");
     REFUSES(read_all("/nonexistent/x.jsonl", LT_FORMAT_AUTO, NULL), "/nonexistent/x.jsonl");
-    REFUSES(read_all(directory, LT_FORMAT_AUTO, NULL), directory);
+    REFUSES(read_all(folder, LT_FORMAT_AUTO, NULL), folder);
 }
 
 static void prompts_need_no_answer(void **state)
@@ -331,20 +314,6 @@ static void the_index_grows(void **state)
     lt_dedup_free(dedup);
 }
 
-static int make_directory(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    char command[100];
-    snprintf(command, sizeof command, "rm -r %s", directory);
-    return system(command);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,5 +326,5 @@ int main(void)
         cmocka_unit_test(duplicates_are_found),
         cmocka_unit_test(the_index_grows),
     };
-    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,30 +1,11 @@
 /* The dataset file: what is written comes back, and a file that was damaged anywhere is refused. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../folder.h"
 
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "base/rng.h"
 #include "data_pipeline/store.h"
-
-static char directory[] = "/tmp/lathe-store-XXXXXX";
-
-static const char *path_of(const char *name)
-{
-    static char paths[2][256];
-    static int turn;
-    turn = !turn;
-    snprintf(paths[turn], sizeof paths[turn], "%s/%s", directory, name);
-    return paths[turn];
-}
 
 static void *copy_of(const void *data, size_t size)
 {
@@ -89,10 +70,10 @@ static void what_is_written_comes_back(void **state)
 {
     (void)state;
     for (int validation = 0; validation < 2; validation++) {
-        write_dataset(path_of("a.h5"), validation);
+        write_dataset(at("a.h5"), validation);
         lt_dataset *dataset = NULL, *same = make_dataset(validation);
         lt_err err = {0};
-        if (lt_dataset_open(path_of("a.h5"), &dataset, &err) != LT_OK) fail_msg("%s", err.message);
+        if (lt_dataset_open(at("a.h5"), &dataset, &err) != LT_OK) fail_msg("%s", err.message);
         for (int s = 0; s < 2; s++) {
             assert_int_equal(lt_dataset_count(dataset, s), same->splits[s].count);
             assert_int_equal(lt_dataset_longest(dataset, s), s ? 2 * validation : 3);
@@ -148,7 +129,7 @@ static unsigned char *read_bytes(const char *path, size_t *size)
 
 static void assert_refused(const unsigned char *data, size_t size)
 {
-    const char *path = path_of("bad.h5");
+    const char *path = at("bad.h5");
     FILE *file = fopen(path, "wb");
     assert_int_equal(fwrite(data, 1, size, file), size);
     fclose(file);
@@ -169,8 +150,8 @@ static void damage_is_refused(void **state)
 {
     (void)state;
     size_t size;
-    write_dataset(path_of("a.h5"), 1);
-    unsigned char *data = read_bytes(path_of("a.h5"), &size);
+    write_dataset(at("a.h5"), 1);
+    unsigned char *data = read_bytes(at("a.h5"), &size);
     /* every bit of the header's text and every tenth byte of the rest of it */
     for (size_t i = 0; i < 512; i += i < 96 ? 1 : 10) {
         data[i] ^= (unsigned char)(1 << i % 8);
@@ -191,7 +172,7 @@ static void damage_is_refused(void **state)
     assert_refused((const unsigned char *)"\x89HDF\r\n\x1a\n", 8);
     free(data);
     lt_dataset *dataset = NULL;
-    assert_int_equal(lt_dataset_open(path_of("missing.h5"), &dataset, NULL), LT_ERR_IO);
+    assert_int_equal(lt_dataset_open(at("missing.h5"), &dataset, NULL), LT_ERR_IO);
 }
 
 /* Changes to the content under a right hash: what checks the numbers themselves. */
@@ -212,8 +193,8 @@ static void wrong_numbers_are_refused(void **state)
         if (i == 7) bad->report.train = 5;
         if (i == 8) held->offsets[1] = UINT64_MAX;
         lt_err err = {0};
-        assert_int_equal(lt_store_write(bad, path_of("n.h5"), NULL), LT_OK);
-        assert_int_equal(lt_dataset_open(path_of("n.h5"), &dataset, &err), LT_ERR_FORMAT);
+        assert_int_equal(lt_store_write(bad, at("n.h5"), NULL), LT_OK);
+        assert_int_equal(lt_dataset_open(at("n.h5"), &dataset, &err), LT_ERR_FORMAT);
         assert_non_null(strstr(err.message, "lathe prepare"));
         lt_dataset_close(bad);
     }
@@ -223,9 +204,9 @@ static void a_full_disk_leaves_nothing(void **state)
 {
     (void)state;
     struct rlimit old, small;
-    write_dataset(path_of("a.h5"), 1);
+    write_dataset(at("a.h5"), 1);
     size_t size, after;
-    unsigned char *before = read_bytes(path_of("a.h5"), &size);
+    unsigned char *before = read_bytes(at("a.h5"), &size);
     signal(SIGXFSZ, SIG_IGN);
     getrlimit(RLIMIT_FSIZE, &old);
     for (rlim_t limit = 0; limit < size; limit += 1500) {
@@ -234,17 +215,17 @@ static void a_full_disk_leaves_nothing(void **state)
         lt_dataset *dataset = make_dataset(1);
         lt_err err = {0};
         setrlimit(RLIMIT_FSIZE, &small);
-        lt_status status = lt_store_write(dataset, path_of("a.h5"), &err);
+        lt_status status = lt_store_write(dataset, at("a.h5"), &err);
         setrlimit(RLIMIT_FSIZE, &old);
         assert_int_equal(status, LT_ERR_IO);
         assert_true(err.message[0]);
         lt_dataset_close(dataset);
-        unsigned char *data = read_bytes(path_of("a.h5"), &after);
+        unsigned char *data = read_bytes(at("a.h5"), &after);
         assert_int_equal(size, after);
         assert_memory_equal(data, before, size);
         free(data);
         lt_name_list names = {0};
-        assert_int_equal(lt_list_directory(directory, &names, NULL), LT_OK);
+        assert_int_equal(lt_list_directory(folder, &names, NULL), LT_OK);
         for (size_t i = 0; i < names.count; i++)
             assert_false(lt_is_temporary_name(names.names[i]));
         lt_name_list_free(&names);
@@ -257,11 +238,11 @@ static void writing_is_deterministic(void **state)
 {
     (void)state;
     size_t sizes[2];
-    write_dataset(path_of("a.h5"), 1);
-    unsigned char *a = read_bytes(path_of("a.h5"), &sizes[0]);
+    write_dataset(at("a.h5"), 1);
+    unsigned char *a = read_bytes(at("a.h5"), &sizes[0]);
     sleep(1); /* no time stamps either */
-    write_dataset(path_of("b.h5"), 1);
-    unsigned char *b = read_bytes(path_of("b.h5"), &sizes[1]);
+    write_dataset(at("b.h5"), 1);
+    unsigned char *b = read_bytes(at("b.h5"), &sizes[1]);
     assert_int_equal(sizes[0], sizes[1]);
     assert_memory_equal(a, b, sizes[0]);
     free(a);
@@ -271,12 +252,12 @@ static void writing_is_deterministic(void **state)
 static void inspection_shows_everything(void **state)
 {
     (void)state;
-    write_dataset(path_of("a.h5"), 1);
+    write_dataset(at("a.h5"), 1);
     char *text = NULL;
     size_t size = 0;
     FILE *out = tmpfile();
     lt_err err = {0};
-    if (lt_inspect_dataset(path_of("a.h5"), 2, out, &err) != LT_OK) fail_msg("%s", err.message);
+    if (lt_inspect_dataset(at("a.h5"), 2, out, &err) != LT_OK) fail_msg("%s", err.message);
     size = (size_t)ftell(out);
     rewind(out);
     text = calloc(1, size + 1);
@@ -298,18 +279,6 @@ static void inspection_shows_everything(void **state)
     free(text);
 }
 
-static int make_directory(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    return lt_remove_tree(directory, NULL);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,5 +286,5 @@ int main(void)
         cmocka_unit_test(wrong_numbers_are_refused),  cmocka_unit_test(a_full_disk_leaves_nothing),
         cmocka_unit_test(writing_is_deterministic),   cmocka_unit_test(inspection_shows_everything),
     };
-    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,60 +1,14 @@
 /* The tokenizer against the real library's results on made-up tokenizers of every kind
  * (tests/golden/tokenizer), and the rules of the interface: streaming, saving, refusing. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "../folder.h"
+#include "tokenizers.h"
 
-#include "base/fsio.h"
 #include "base/json.h"
-#include "data_pipeline/tokenizer.h"
-
-#define GOLDEN LATHE_TEST_DIR "/golden/tokenizer/"
-
-static lt_err err;
-
-static void ok(lt_status status)
-{
-    if (status != LT_OK) fail_msg("%s", err.message);
-}
-
-static lt_tokenizer *load(const char *path)
-{
-    lt_tokenizer *tokenizer = NULL;
-    ok(lt_tokenizer_load(path, &tokenizer, &err));
-    return tokenizer;
-}
-
-static lt_tokenizer *load_golden(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, GOLDEN "%s", name);
-    return load(path);
-}
 
 static lt_status parse(const char *json, lt_tokenizer **out)
 {
     memset(&err, 0, sizeof err);
     return lt_tokenizer_parse(json, strlen(json), NULL, 0, "test.json", out, &err);
-}
-
-/* A golden text: a string, or a list of strings with NUL between. */
-static void append_text(const json_t *value, lt_buffer *out)
-{
-    lt_buffer_clear(out);
-    if (json_is_string(value)) {
-        ok(lt_buffer_append(out, json_string_value(value), json_string_length(value), &err));
-        return;
-    }
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        if (i > 0) ok(lt_buffer_append(out, "", 1, &err));
-        ok(lt_buffer_append_text(out, json_string_value(json_array_get(value, i)), &err));
-    }
 }
 
 static void assert_same_ids(const lt_ids *got, const json_t *want, const char *what, size_t index)
@@ -248,27 +202,12 @@ static void test_add_known_token(void **state)
 /* --- Files ------------------------------------------------------------------------------------
  */
 
-static char directory[] = "/tmp/lathe-tokenizer-XXXXXX";
-
 static void write_file(const char *name, const char *text)
 {
     lt_buffer path = {0};
-    ok(lt_path_join(&path, directory, name, &err));
+    ok(lt_path_join(&path, folder, name, &err));
     ok(lt_write_file(path.data, text, strlen(text), &err));
     lt_buffer_free(&path);
-}
-
-static int make_directory(void **state)
-{
-    (void)state;
-    snprintf(directory, sizeof directory, "/tmp/lathe-tokenizer-XXXXXX");
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    return lt_remove_tree(directory, &err) == LT_OK ? 0 : -1;
 }
 
 /* 256 bytes, two merges, one named special token. */
@@ -311,21 +250,21 @@ static void test_vocab_and_merges(void **state)
     (void)state;
     char path[128];
     write_pair();
-    check_pair(directory, "ab ab", 2, (const int32_t[]){256, 257});
-    snprintf(path, sizeof path, "%s/vocab.json", directory);
+    check_pair(folder, "ab ab", 2, (const int32_t[]){256, 257});
+    snprintf(path, sizeof path, "%s/vocab.json", folder);
     check_pair(path, "ab", 1, (const int32_t[]){256});
-    snprintf(path, sizeof path, "%s/merges.txt", directory);
+    snprintf(path, sizeof path, "%s/merges.txt", folder);
     check_pair(path, "ab", 1, (const int32_t[]){256});
     write_file("tokenizer_config.json",
                "{\"eos_token\": \"<end>\", \"bos_token\": {\"content\": \"<end>\"}, "
                "\"model_max_length\": 1000000000000000019884624838656}");
-    check_pair(directory, "ab<end>", 2, (const int32_t[]){256, 258});
+    check_pair(folder, "ab<end>", 2, (const int32_t[]){256, 258});
     write_file("tokenizer_config.json",
                "{\"bos_token\": {\"content\": \"<end>\"}, \"add_bos_token\": true, "
                "\"add_prefix_space\": true}");
-    check_pair(directory, "ab", 2, (const int32_t[]){258, 257});
+    check_pair(folder, "ab", 2, (const int32_t[]){258, 257});
     write_file("tokenizer_config.json", "{\"eos_token\": \"<end>\", \"add_eos_token\": true}");
-    check_pair(directory, " ab", 2, (const int32_t[]){257, 258});
+    check_pair(folder, " ab", 2, (const int32_t[]){257, 258});
 }
 
 /* Everything beside the tokenizer survives, unknown keys and huge integers too. */
@@ -339,9 +278,9 @@ static void test_save_carries_along(void **state)
                "\"eos_token\": \"<end>\", \"chat_template\": \"{{ x }}\"}");
     write_file("special_tokens_map.json", "{\"eos_token\": \"<end>\", \"kept\": 1}");
     write_file("chat_template.jinja", "{{ messages }}\n");
-    lt_tokenizer *tokenizer = load(directory);
+    lt_tokenizer *tokenizer = load(folder);
     ok(lt_tokenizer_add_special_tokens(tokenizer, dolly, 3, NULL, &err));
-    snprintf(out, sizeof out, "%s/out", directory);
+    snprintf(out, sizeof out, "%s/out", folder);
     ok(lt_make_directories(out, &err));
     ok(lt_tokenizer_save(tokenizer, out, &err));
     lt_tokenizer *again = load(out);
@@ -544,8 +483,8 @@ int main(void)
         cmocka_unit_test(test_writing_round_trips),
         cmocka_unit_test(test_add_special_tokens),
         cmocka_unit_test(test_add_known_token),
-        cmocka_unit_test_setup_teardown(test_vocab_and_merges, make_directory, remove_directory),
-        cmocka_unit_test_setup_teardown(test_save_carries_along, make_directory, remove_directory),
+        cmocka_unit_test_setup_teardown(test_vocab_and_merges, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_save_carries_along, make_folder, remove_folder),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_text_and_ids_are_checked),
         cmocka_unit_test(test_order_of_merges),

@@ -1,25 +1,12 @@
 /* The real tokenizers of GPT-2, GPT-NeoX and Llama-2, where LATHE_TEST_ASSETS has them: conformance
  * vectors, golden ids, and round trips of whole corpora. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../message.h"
 
 #include "base/fsio.h"
 #include "base/json.h"
 #include "data_pipeline/tokenizer.h"
 
-static lt_err err;
 static const char *assets;
-
-static void ok(lt_status status)
-{
-    if (status != LT_OK) fail_msg("%s", err.message);
-}
 
 static void read_asset(const char *name, lt_buffer *out)
 {

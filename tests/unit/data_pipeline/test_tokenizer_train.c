@@ -1,26 +1,12 @@
 /* Training: the merges are those of a slow and obvious trainer, whatever the number of threads; the
  * result says back any text exactly. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "../folder.h"
+#include "../message.h"
 
-#include "base/fsio.h"
 #include "base/rng.h"
 #include "data_pipeline/tokenizer.h"
 
-static lt_err err;
-static char directory[64], text_path[96], records_path[96];
-
-static void ok(lt_status status)
-{
-    if (status != LT_OK) fail_msg("%s", err.message);
-}
+static char text_path[96], records_path[96];
 
 /* Sentences from a small stock of words, some of them not ASCII: long enough for several threads.
  */
@@ -56,12 +42,10 @@ static void make_text(lt_buffer *out, size_t size)
 
 static int make_files(void **state)
 {
-    (void)state;
     lt_buffer text = {0};
-    snprintf(directory, sizeof directory, "/tmp/lathe-train-XXXXXX");
-    if (!mkdtemp(directory)) return -1;
-    snprintf(text_path, sizeof text_path, "%s/text.txt", directory);
-    snprintf(records_path, sizeof records_path, "%s/text.jsonl", directory);
+    if (make_folder(state) != 0) return -1;
+    snprintf(text_path, sizeof text_path, "%s/text.txt", folder);
+    snprintf(records_path, sizeof records_path, "%s/text.jsonl", folder);
     make_text(&text, 3 << 20);
     ok(lt_write_file(text_path, text.data, text.size, &err));
     lt_buffer_free(&text);
@@ -74,7 +58,7 @@ static int make_files(void **state)
 static int remove_files(void **state)
 {
     (void)state;
-    return lt_remove_tree(directory, &err) == LT_OK ? 0 : -1;
+    return lt_remove_tree(folder, &err) == LT_OK ? 0 : -1;
 }
 
 static const char *const specials[] = {"<|endoftext|>", "<|pad|>"};
@@ -115,7 +99,7 @@ static void test_parts_end_between_words(void **state)
     ok(lt_buffer_append_text(&text, "c                                 d", &err)); /* 33 spaces */
     while (text.size < 2 * part)
         ok(lt_buffer_append_text(&text, " a b", &err));
-    snprintf(path, sizeof path, "%s/parts.txt", directory);
+    snprintf(path, sizeof path, "%s/parts.txt", folder);
     ok(lt_write_file(path, text.data, text.size, &err));
     lt_buffer_free(&text);
     lt_tokenizer *tokenizer = train(path, 300, 1, 2);
@@ -187,7 +171,7 @@ static void test_merges_are_the_obvious_ones(void **state)
     static const char text[] = "low lower lowest newer newest wider widest low low newest widest "
                                "slow slower slowest lowlow newnew onion onions union unions";
     char path[96];
-    snprintf(path, sizeof path, "%s/small.txt", directory);
+    snprintf(path, sizeof path, "%s/small.txt", folder);
     ok(lt_write_file(path, text, sizeof text - 1, &err));
     const int32_t first = 258, wanted = 30;
     lt_tokenizer *tokenizer = train(path, first + wanted, 1, 2);
@@ -266,15 +250,15 @@ static void test_refuses(void **state)
     const char *file = path;
     lt_tokenizer *tokenizer = NULL;
     lt_bpe_train_settings settings = {.vocab_size = 300, .min_frequency = 2};
-    snprintf(path, sizeof path, "%s/bad.txt", directory);
+    snprintf(path, sizeof path, "%s/bad.txt", folder);
     ok(lt_write_file(path, "fine \xC3(", 7, &err));
     assert_int_equal(lt_tokenizer_train(&file, 1, &settings, &tokenizer, &err), LT_ERR_FORMAT);
     assert_non_null(strstr(err.message, "bad.txt: not UTF-8 at byte 5"));
-    snprintf(path, sizeof path, "%s/bad.jsonl", directory);
+    snprintf(path, sizeof path, "%s/bad.jsonl", folder);
     ok(lt_write_file(path, "{\"a\": \"b\"}\n{\"a\": \n", 19, &err));
     assert_int_equal(lt_tokenizer_train(&file, 1, &settings, &tokenizer, &err), LT_ERR_FORMAT);
     assert_non_null(strstr(err.message, "bad.jsonl:2"));
-    snprintf(path, sizeof path, "%s/none.txt", directory);
+    snprintf(path, sizeof path, "%s/none.txt", folder);
     assert_int_equal(lt_tokenizer_train(&file, 1, &settings, &tokenizer, &err), LT_ERR_IO);
     file = text_path;
     settings.vocab_size = 255;

@@ -1,53 +1,37 @@
-/* A scratch directory, and safetensors files with something changed in them: shared by the tests of
- * files. */
+/* Directories in the test's folder, and safetensors files with something changed in them: shared by
+ * the tests of files. */
 #ifndef LT_TEST_FILES_H
 #define LT_TEST_FILES_H
 
 #include <sys/stat.h>
 
-#include "base/fsio.h"
+#include "../folder.h"
 #include "golden.h"
 
-static char scratch[] UNUSED = "/tmp/lathe_model_XXXXXX";
-
-static UNUSED int make_scratch(void)
-{
-    return mkdtemp(scratch) ? 0 : 1;
-}
-
-static UNUSED int remove_scratch(void)
-{
-    return lt_remove_tree(scratch, NULL) == LT_OK ? 0 : 1;
-}
-
-/* For groups of tests that want both: this machine's backend and the scratch directory. */
-static lt_backend *backend UNUSED;
-
+/* For groups of tests that want both: this machine's backend and a folder. */
 static UNUSED int set_up_files(void **state)
 {
-    (void)state;
     backend = make_backend(NULL);
-    return make_scratch();
+    return make_folder(state);
 }
 
 static UNUSED int tear_down_files(void **state)
 {
-    (void)state;
-    lt_backend_free(backend);
-    return remove_scratch();
+    free_backend(state);
+    return remove_folder(state);
 }
 
-/* SCRATCH/name, or a file's path in it. One of four static buffers. */
+/* FOLDER/name, or a file's path in it. One of four static buffers. */
 static UNUSED const char *scratch_path(const char *name, const char *file)
 {
     static char paths[4][1024];
     static int next;
     char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s%s%s", scratch, name, file ? "/" : "", file ? file : "");
+    snprintf(path, sizeof paths[0], "%s/%s%s%s", folder, name, file ? "/" : "", file ? file : "");
     return path;
 }
 
-/* SCRATCH/name, empty. */
+/* FOLDER/name, empty. */
 static UNUSED const char *new_directory(const char *name)
 {
     const char *path = scratch_path(name, NULL);

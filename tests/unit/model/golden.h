@@ -4,34 +4,17 @@
 #define LT_TEST_GOLDEN_H
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include "base/rng.h"
 #include "model/formats/safetensors.h"
 #include "model/model.h"
-
-#define UNUSED __attribute__((unused))
+#include "../check.h"
 
 static const char *const golden_names[] UNUSED = {
     "gpt2",  "gpt2_odd",     "gpt_neox",          "gpt_neox_sequential",
     "llama", "llama3_rope",  "llama_linear_bf16", "mistral",
     "qwen2", "qwen3_sharded"};
 enum { GOLDEN_COUNT = sizeof golden_names / sizeof golden_names[0] };
-
-#define OK(call)                                                                         \
-    do {                                                                                 \
-        lt_err ok_err_ = {0}, *err = &ok_err_;                                           \
-        lt_status ok_status_ = (call);                                                   \
-        if (ok_status_ != LT_OK) fail_msg("%s: %d %s", #call, ok_status_, err->message); \
-    } while (0)
 
 static UNUSED lt_backend *make_backend(const char *isa)
 {
@@ -41,6 +24,25 @@ static UNUSED lt_backend *make_backend(const char *isa)
     else
         OK(lt_backend_create(&(lt_backend_settings){.isa = isa, .threads = 2}, &backend, err));
     return backend;
+}
+
+/* For groups of tests that share one; made by their own set-up. */
+static lt_backend *backend UNUSED;
+
+static UNUSED int free_backend(void **state)
+{
+    (void)state;
+    lt_backend_free(backend);
+    return 0;
+}
+
+static UNUSED lt_model *new_model(const lt_model_shape *shape, uint64_t seed, const lt_backend *on)
+{
+    lt_model_config config;
+    lt_model *model = NULL;
+    OK(lt_model_config_make(shape, &config, err));
+    OK(lt_model_create(&config, on, seed, &model, err));
+    return model;
 }
 
 static UNUSED const char *golden_path(const char *name, const char *file)
@@ -91,7 +93,12 @@ static UNUSED test_batch new_batch(int64_t rows, int64_t length)
         b.positions[i] = (int32_t)(i % (size_t)length);
         b.targets[i] = LT_IGNORE;
     }
-    b.batch = (lt_batch){rows, length, b.ids, b.targets, b.positions, b.first_key, 0};
+    b.batch = (lt_batch){.rows = rows,
+                         .length = length,
+                         .input_ids = b.ids,
+                         .targets = b.targets,
+                         .positions = b.positions,
+                         .first_key = b.first_key};
     return b;
 }
 
@@ -125,6 +132,20 @@ static UNUSED void split_rows(test_batch *b, int64_t start)
             b->positions[r * length + i] = (int32_t)(i - start);
             b->first_key[r * length + i] = (int32_t)start;
         }
+}
+
+/* Each row's first `shared[row]` tokens become the beginning of two documents: one to `start`, one
+ * behind it. */
+static UNUSED void share_rows(test_batch *b, const int32_t *shared, int64_t start)
+{
+    int64_t length = b->batch.length;
+    b->batch.shared = shared;
+    for (int64_t i = 0; i < b->batch.rows * length; i++) {
+        int64_t common = shared[i / length], at = i % length;
+        int64_t first = at < common ? 0 : at < start || common > start ? common : start;
+        b->first_key[i] = (int32_t)first;
+        b->positions[i] = (int32_t)(at < common ? at : common + at - first);
+    }
 }
 
 /* --- Workspaces and gradients ---------------------------------------------------------------- */

@@ -34,9 +34,8 @@ typedef struct ranks {
 /* One thread: the models are small, and there are hundreds of them. */
 static UNUSED int set_up_ranks(void **state)
 {
-    (void)state;
     OK(lt_backend_create(&(lt_backend_settings){.threads = 1}, &backend, err));
-    return make_scratch();
+    return make_folder(state);
 }
 
 /* Of all combinations every third is tried; in a long run, all. */

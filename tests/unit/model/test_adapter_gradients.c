@@ -4,28 +4,7 @@
  * A row of n elements is tried along one random direction d: the slope of the loss is g . d, which
  * a wrong element anywhere in g spoils. */
 #include "adapters.h"
-
-enum { ROWS = 2, LENGTH = 11, SECOND = 6 };
-
-static const lt_dropout_mask dropout_key = {.seed = 5, .stream = 77};
-
-static lt_workspace_settings training(double dropout)
-{
-    return (lt_workspace_settings){.rows = ROWS,
-                                   .length = LENGTH,
-                                   .training = true,
-                                   .embd_pdrop = dropout,
-                                   .resid_pdrop = dropout,
-                                   .attn_pdrop = dropout,
-                                   .head_chunk = 4};
-}
-
-static test_batch packed_batch(const lt_model *model, int64_t rows, uint64_t seed)
-{
-    test_batch b = random_batch(rows, LENGTH, model->config.vocab_size, seed);
-    split_rows(&b, SECOND);
-    return b;
-}
+#include "training.h"
 
 /* --- DoRA's lengths --------------------------------------------------------------------------- */
 
@@ -135,7 +114,7 @@ static double check_slopes(const char *base, const adapter_case *c, double dropo
     lt_model *model = load_golden(base, NULL, backend);
     const lt_adapter *adapter = random_adapter(model, c, "tried", 3);
     test_batch b = packed_batch(model, ROWS, 3);
-    lt_workspace_settings settings = training(dropout);
+    lt_workspace_settings settings = training(dropout, LT_RECOMPUTE_NONE);
     slopes s = {.model = model, .adapter = adapter, .batch = &b.batch};
     char what[128];
     double worst = 0;
@@ -215,7 +194,7 @@ static void check_accumulation(const char *base, const adapter_case *c, const lt
     lt_loss loss = {0};
     random_adapter(model, c, "tried", 3);
     test_batch b = packed_batch(model, 2 * ROWS, 8);
-    lt_workspace_settings settings = training(c->dropout);
+    lt_workspace_settings settings = training(c->dropout, LT_RECOMPUTE_NONE);
     settings.rows *= 2;
     lt_batch first = rows_of(&b, 0, ROWS), second = rows_of(&b, ROWS, ROWS);
     const lt_dropout_mask other_key = {.seed = 5, .stream = 78};

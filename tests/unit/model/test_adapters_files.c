@@ -489,11 +489,7 @@ static lt_model *gpt2_small(void)
                             .bos_token_id = 50256,
                             .eos_token_id = 50256,
                             .pad_token_id = -1};
-    lt_model_config config;
-    lt_model *model = NULL;
-    OK(lt_model_config_make(&shape, &config, err));
-    OK(lt_model_create(&config, backend, 1, &model, err));
-    return model;
+    return new_model(&shape, 1, backend);
 }
 
 static void test_real_adapter(void **state)

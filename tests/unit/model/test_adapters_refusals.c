@@ -203,11 +203,7 @@ static lt_model *small_llama(int64_t layers)
                             .bos_token_id = -1,
                             .eos_token_id = -1,
                             .pad_token_id = -1};
-    lt_model_config config;
-    lt_model *model = NULL;
-    OK(lt_model_config_make(&shape, &config, err));
-    OK(lt_model_create(&config, backend, 1, &model, err));
-    return model;
+    return new_model(&shape, 1, backend);
 }
 
 static void test_other_bases(void **state)

@@ -4,8 +4,6 @@
 #include "base/json.h"
 #include "model/families/families.h"
 
-static lt_backend *backend;
-
 /* "a b c" of a list. */
 static void check_list(const char *what, const lt_string_list *list, const char *expected)
 {
@@ -252,18 +250,11 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
-    (void)state;
-    lt_backend_free(backend);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_chosen_targets), cmocka_unit_test(test_unknown_targets),
         cmocka_unit_test(test_chosen_saved),   cmocka_unit_test(test_rules),
         cmocka_unit_test(test_scaling),        cmocka_unit_test(test_serving_notes)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, free_backend);
 }

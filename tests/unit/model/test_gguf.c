@@ -1,78 +1,38 @@
 /* The GGUF reader and writer: a file of the reference's writer, the hostile corpus, and what we
  * write ourselves. */
+#include "../check.h"
+
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
 #include "base/rng.h"
 #include "model/formats/quants.h"
 #include "tests/hostile/gguf_corpus.h"
+#include "tests/hostile/corpus_tests.h"
 
 #define GOLDEN LATHE_TEST_DIR "/golden/gguf/quants.gguf"
-
-#define OK(call)                                                                        \
-    do {                                                                                \
-        lt_err err = {0}, *e = &err;                                                    \
-        lt_status ok_status_ = (call);                                                  \
-        if (ok_status_ != LT_OK) fail_msg("%s: %d %s", #call, ok_status_, err.message); \
-    } while (0)
 
 /* --- Reading -----------------------------------------------------------------------------------
  */
 
-static void corpus_is_judged_right(void **state)
+static lt_status read_hostile(const unsigned char *bytes, size_t size, lt_err *err)
 {
-    (void)state;
-    for (int i = 0; i < CORPUS_COUNT; i++) {
-        size_t size;
-        unsigned char *bytes = corpus_bytes(&corpus[i], &size);
-        lt_gguf file;
-        lt_err err = {0};
-        lt_status status = lt_gguf_parse(bytes, size, "hostile.gguf", &file, &err);
-        if ((status == LT_OK) != corpus[i].valid)
-            fail_msg("%s: status %d, %s", corpus[i].name, status, err.message);
-        if (status == LT_OK)
-            lt_gguf_close(&file);
-        else
-            assert_non_null(strstr(err.message, "hostile.gguf"));
-        free(bytes);
-    }
-}
-
-/* No beginning of a valid file is valid. */
-static void every_cut_is_refused(void **state)
-{
-    (void)state;
-    size_t size;
-    unsigned char *bytes = corpus_bytes(&corpus[0], &size);
-    for (size_t cut = 0; cut < size; cut++) {
-        unsigned char *part = malloc(cut + 1); /* its own block, so that a read beyond is seen */
-        memcpy(part, bytes, cut);
-        lt_gguf file;
-        assert_int_equal(lt_gguf_parse(part, cut, "cut", &file, NULL), LT_ERR_FORMAT);
-        free(part);
-    }
-    free(bytes);
+    lt_gguf file;
+    LT_TRY(lt_gguf_parse(bytes, size, "hostile.gguf", &file, err));
+    lt_gguf_close(&file);
+    return LT_OK;
 }
 
 static int64_t int_of(const lt_gguf *file, const char *key)
 {
     int64_t value = 77;
-    OK(lt_gguf_get_int(file, key, INT64_MIN, INT64_MAX, &value, e));
+    OK(lt_gguf_get_int(file, key, INT64_MIN, INT64_MAX, &value, err));
     return value;
 }
 
 static double number_of(const lt_gguf *file, const char *key)
 {
     double value = 77;
-    OK(lt_gguf_get_number(file, key, &value, e));
+    OK(lt_gguf_get_number(file, key, &value, err));
     return value;
 }
 
@@ -84,7 +44,7 @@ static void the_reference_writer_is_read(void **state)
     const char *text = NULL;
     size_t size = 0;
     assert_true(lt_is_gguf_file(GOLDEN));
-    OK(lt_gguf_open(GOLDEN, &file, e));
+    OK(lt_gguf_open(GOLDEN, &file, err));
     assert_int_equal(int_of(&file, "test.uint8"), 200);
     assert_int_equal(int_of(&file, "test.int8"), -100);
     assert_int_equal(int_of(&file, "test.uint16"), 60000);
@@ -96,9 +56,9 @@ static void the_reference_writer_is_read(void **state)
     assert_int_equal(int_of(&file, "test.missing"), 77);
     assert_true(number_of(&file, "test.float32") == (double)0.1f);
     assert_true(number_of(&file, "test.float64") == 0.1);
-    OK(lt_gguf_get_bool(&file, "test.bool", &flag, e));
+    OK(lt_gguf_get_bool(&file, "test.bool", &flag, err));
     assert_true(flag);
-    OK(lt_gguf_get_string(&file, "test.string", &text, &size, e));
+    OK(lt_gguf_get_string(&file, "test.string", &text, &size, err));
     assert_int_equal(size, 7);
     assert_memory_equal(text, "na\xc3\xafve\n", 7);
 
@@ -131,7 +91,7 @@ static void wrong_types_are_named(void **state)
     bool flag;
     const char *text;
     size_t size;
-    OK(lt_gguf_open(GOLDEN, &file, e));
+    OK(lt_gguf_open(GOLDEN, &file, err));
     assert_int_equal(lt_gguf_get_int(&file, "test.float32", 0, 1, &integer, &err), LT_ERR_FORMAT);
     assert_non_null(strstr(err.message, "test.float32"));
     assert_int_equal(lt_gguf_get_int(&file, "test.uint8", 0, 199, &integer, &err), LT_ERR_FORMAT);
@@ -190,15 +150,15 @@ static int remove_file(void **state)
 
 static void add_keys(lt_gguf_keys *keys)
 {
-    OK(lt_gguf_add_u32(keys, "k.u32", 7, e));
-    OK(lt_gguf_add_f32(keys, "k.f32", -1.5f, e));
-    OK(lt_gguf_add_bool(keys, "k.bool", true, e));
-    OK(lt_gguf_add_string(keys, "k.string", "a\0b", 3, e));
-    OK(lt_gguf_add_i32s(keys, "k.i32s", (int32_t[]){-1, 5}, 2, e));
-    OK(lt_gguf_add_f32s(keys, "k.f32s", (float[]){0.5f}, 1, e));
-    OK(lt_gguf_begin_strings(keys, "k.strings", 2, e));
-    OK(lt_gguf_push_string(keys, "", 0, e));
-    OK(lt_gguf_push_string(keys, "xyz", 3, e));
+    OK(lt_gguf_add_u32(keys, "k.u32", 7, err));
+    OK(lt_gguf_add_f32(keys, "k.f32", -1.5f, err));
+    OK(lt_gguf_add_bool(keys, "k.bool", true, err));
+    OK(lt_gguf_add_string(keys, "k.string", "a\0b", 3, err));
+    OK(lt_gguf_add_i32s(keys, "k.i32s", (int32_t[]){-1, 5}, 2, err));
+    OK(lt_gguf_add_f32s(keys, "k.f32s", (float[]){0.5f}, 1, err));
+    OK(lt_gguf_begin_strings(keys, "k.strings", 2, err));
+    OK(lt_gguf_push_string(keys, "", 0, err));
+    OK(lt_gguf_push_string(keys, "xyz", 3, err));
 }
 
 static void check_tensor(const lt_gguf *file, size_t index)
@@ -216,7 +176,7 @@ static void check_tensor(const lt_gguf *file, size_t index)
     for (size_t r = 0; r < tensor->size / row_bytes; r++) {
         for (int64_t j = 0; j < columns; j++)
             row[j] = value_at(index, (int64_t)r, j);
-        OK(lt_gguf_encode(d->type, row, columns, bytes, e));
+        OK(lt_gguf_encode(d->type, row, columns, bytes, err));
         assert_memory_equal(bytes, tensor->data + r * row_bytes, row_bytes);
     }
 }
@@ -229,15 +189,15 @@ static void what_is_written_is_read(void **state)
     const char *text;
     size_t size;
     add_keys(&keys);
-    OK(lt_gguf_write(path, &keys, declared, DECLARED, give_values, NULL, 3, e));
-    OK(lt_gguf_open(path, &file, e));
+    OK(lt_gguf_write(path, &keys, declared, DECLARED, give_values, NULL, 3, err));
+    OK(lt_gguf_open(path, &file, err));
     assert_int_equal(file.tensor_count, DECLARED);
     assert_int_equal(file.value_count, 7);
     for (size_t i = 0; i < DECLARED; i++)
         check_tensor(&file, i);
     assert_int_equal(int_of(&file, "k.u32"), 7);
     assert_true(number_of(&file, "k.f32") == -1.5);
-    OK(lt_gguf_get_string(&file, "k.string", &text, &size, e));
+    OK(lt_gguf_get_string(&file, "k.string", &text, &size, err));
     assert_int_equal(size, 3);
     assert_memory_equal(text, "a\0b", 3);
     assert_int_equal(lt_gguf_value_of(&file, "k.i32s")->count, 2);
@@ -254,8 +214,8 @@ static void threads_change_no_byte(void **state)
     char hashes[2][LT_HASH_TEXT_SIZE];
     lt_gguf_keys keys = {0};
     for (int i = 0; i < 2; i++) {
-        OK(lt_gguf_write(path, &keys, declared, DECLARED, give_values, NULL, 1 + 4 * i, e));
-        OK(lt_hash_file(path, 0, hashes[i], e));
+        OK(lt_gguf_write(path, &keys, declared, DECLARED, give_values, NULL, 1 + 4 * i, err));
+        OK(lt_hash_file(path, 0, hashes[i], err));
     }
     assert_string_equal(hashes[0], hashes[1]);
 }
@@ -268,11 +228,11 @@ static void a_failed_write_leaves_no_trace(void **state)
     int64_t bad_row = 650;
     lt_err err = {0};
     lt_gguf_keys keys = {0};
-    OK(lt_hash_file(path, 0, before, e));
+    OK(lt_hash_file(path, 0, before, err));
     assert_int_equal(lt_gguf_write(path, &keys, declared, DECLARED, give_values, &bad_row, 2, &err),
                      LT_ERR_IO);
     assert_string_equal(err.message, "no row here");
-    OK(lt_hash_file(path, 0, after, e));
+    OK(lt_hash_file(path, 0, after, err));
     assert_string_equal(before, after);
 }
 

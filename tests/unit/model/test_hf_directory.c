@@ -163,10 +163,7 @@ static void test_fresh_models(void **state)
                                     .bos_token_id = 0,
                                     .eos_token_id = 1,
                                     .pad_token_id = 2};
-            lt_model_config config;
-            lt_model *model = NULL, *again = NULL;
-            OK(lt_model_config_make(&shape, &config, err));
-            OK(lt_model_create(&config, backend, 5, &model, err));
+            lt_model *model = new_model(&shape, 5, backend), *again = NULL;
             const char *directory = new_directory("fresh");
             OK(lt_model_save(model, directory, types[t], err));
             OK(lt_model_load(directory, backend, &again, err));
@@ -399,8 +396,8 @@ static void test_resolve(void **state)
     OK(lt_make_directories(scratch_path("hub", "models--some--model/refs"), err));
     write_text("hub", "models--some--model/refs/main", "abc123\n");
 
-    OK(lt_model_resolve(scratch, &found, err));
-    assert_string_equal(found.data, scratch);
+    OK(lt_model_resolve(folder, &found, err));
+    assert_string_equal(found.data, folder);
     OK(lt_model_resolve("some/model", &found, err));
     assert_string_equal(found.data, snapshot);
     static const char *const bad[] = {"some/other", "../model", "some/../model", "a/b/c", "/x", ""};
@@ -417,9 +414,8 @@ static void test_resolve(void **state)
 
 static int set_up(void **state)
 {
-    (void)state;
     backend = make_backend("ref");
-    return make_scratch();
+    return make_folder(state);
 }
 
 int main(void)

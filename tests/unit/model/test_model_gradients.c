@@ -1,22 +1,7 @@
 /* The backward pass of whole models: against finite differences in double, and what must not change
  * it: the level of recompute (not one bit), the split into micro-batches, frozen layers. */
-#include "golden.h"
 #include "model/workspace.h"
-
-enum { ROWS = 2, LENGTH = 11 };
-
-static const lt_dropout_mask dropout_key = {.seed = 5, .stream = 77};
-
-static lt_workspace_settings training(double dropout)
-{
-    return (lt_workspace_settings){.rows = ROWS,
-                                   .length = LENGTH,
-                                   .training = true,
-                                   .embd_pdrop = dropout,
-                                   .resid_pdrop = dropout,
-                                   .attn_pdrop = dropout,
-                                   .head_chunk = 4};
-}
+#include "training.h"
 
 /* --- Finite differences ---------------------------------------------------------------------- */
 
@@ -58,7 +43,7 @@ static void test_finite_differences(void **state)
     for (int m = 0; m < GOLDEN_COUNT; m++) {
         lt_model *model = load_golden(golden_names[m], NULL, backend);
         test_batch b = random_batch(ROWS, LENGTH, model->config.vocab_size, 3);
-        lt_workspace_settings settings = training(0.2);
+        lt_workspace_settings settings = training(0.2, LT_RECOMPUTE_NONE);
         double worst = 0;
         split_rows(&b, 6);
         OK(lt_model_allocate_gradients(model, err));
@@ -84,7 +69,7 @@ static void check_recompute(const char *name, const char *isa, double dropout)
     lt_backend *backend = make_backend(isa);
     lt_model *model = load_golden(name, NULL, backend);
     test_batch b = random_batch(ROWS, LENGTH, model->config.vocab_size, 4);
-    lt_workspace_settings settings = training(dropout);
+    lt_workspace_settings settings = training(dropout, LT_RECOMPUTE_NONE);
     OK(lt_model_allocate_gradients(model, err));
     double loss = run_backward(model, &settings, &b.batch, dropout_key);
     void *kept = copy_of(all_gradients(model));
@@ -120,19 +105,11 @@ static void test_dropout_streams(void **state)
     lt_backend *backend = make_backend(NULL);
     lt_model *model = load_golden("gpt2", NULL, backend);
     test_batch b = random_batch(ROWS, LENGTH, model->config.vocab_size, 4);
-    lt_workspace_settings with = training(0.3), without = training(0);
+    lt_workspace_settings with = training(0.3, LT_RECOMPUTE_NONE),
+                          without = training(0, LT_RECOMPUTE_NONE);
     OK(lt_model_allocate_gradients(model, err));
     double plain = run_backward(model, &without, &b.batch, dropout_key);
-    double first = run_backward(model, &with, &b.batch, dropout_key);
-    double again = run_backward(model, &with, &b.batch, dropout_key);
-    double other = run_backward(model, &with, &b.batch, (lt_dropout_mask){.seed = 5, .stream = 78});
-    assert_true(first == again && first != other && first != plain);
-    /* evaluation never drops */
-    lt_loss loss = {0};
-    lt_workspace *workspace = new_workspace(model, &with);
-    OK(lt_model_evaluate(model, workspace, &b.batch, &loss, NULL, err));
-    assert_true(fabs(loss.sum - plain) <= 1e-5 * plain);
-    lt_workspace_free(workspace);
+    check_dropout(model, &with, &b.batch, plain);
     free_batch(&b);
     lt_model_free(model);
     lt_backend_free(backend);
@@ -173,7 +150,7 @@ static void test_accumulation(void **state)
     for (int m = 0; m < GOLDEN_COUNT; m++) {
         lt_model *model = load_golden(golden_names[m], NULL, backend);
         test_batch b = random_batch(8, LENGTH, model->config.vocab_size, 8);
-        lt_workspace_settings settings = training(0);
+        lt_workspace_settings settings = training(0, LT_RECOMPUTE_NONE);
         lt_loss loss = {0};
         settings.rows = 8;
         OK(lt_model_allocate_gradients(model, err));
@@ -182,8 +159,12 @@ static void test_accumulation(void **state)
         lt_workspace *workspace = new_workspace(model, &settings);
         for (int64_t r = 0; r < 8; r++) {
             int64_t at = r * LENGTH;
-            lt_batch row = {
-                1, LENGTH, b.ids + at, b.targets + at, b.positions + at, b.first_key + at, 0};
+            lt_batch row = {.rows = 1,
+                            .length = LENGTH,
+                            .input_ids = b.ids + at,
+                            .targets = b.targets + at,
+                            .positions = b.positions + at,
+                            .first_key = b.first_key + at};
             OK(lt_model_forward_backward(model, workspace, &row, dropout_key, r > 0, &loss, err));
         }
         double off =
@@ -206,7 +187,7 @@ static void check_frozen(const char *name, int64_t layers, lt_recompute recomput
     lt_backend *backend = make_backend(NULL);
     lt_model *full = load_golden(name, NULL, backend), *frozen = load_golden(name, NULL, backend);
     test_batch b = random_batch(ROWS, LENGTH, full->config.vocab_size, 12);
-    lt_workspace_settings settings = training(0.1);
+    lt_workspace_settings settings = training(0.1, LT_RECOMPUTE_NONE);
     size_t planned;
     settings.recompute = recompute;
     OK(freeze_layers(frozen, layers, err));
@@ -273,7 +254,7 @@ static void test_plan(void **state)
     lt_backend *backend = make_backend(NULL);
     for (int m = 0; m < GOLDEN_COUNT; m++) {
         lt_model *model = load_golden(golden_names[m], NULL, backend);
-        lt_workspace_settings settings = training(0.1);
+        lt_workspace_settings settings = training(0.1, LT_RECOMPUTE_NONE);
         size_t last = SIZE_MAX, bytes;
         for (int level = LT_RECOMPUTE_NONE; level <= LT_RECOMPUTE_BLOCK; level++) {
             settings.recompute = (lt_recompute)level;
@@ -297,7 +278,7 @@ static void test_refusals(void **state)
     (void)state;
     lt_backend *backend = make_backend(NULL);
     lt_model *model = load_golden("gpt2", NULL, backend);
-    lt_workspace_settings settings = training(0);
+    lt_workspace_settings settings = training(0, LT_RECOMPUTE_NONE);
     lt_workspace *w = new_workspace(model, &settings);
     test_batch b = random_batch(ROWS, LENGTH, model->config.vocab_size, 1);
     test_batch large = random_batch(ROWS + 1, LENGTH, model->config.vocab_size, 1);

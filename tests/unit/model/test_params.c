@@ -5,8 +5,6 @@
 #include "model/memory.h"
 #include "model/params.h"
 
-static lt_backend *backend;
-
 static lt_model *create(const char *family, int64_t layers, uint64_t seed, const lt_backend *on)
 {
     lt_model_shape shape = {.family = family,
@@ -18,11 +16,7 @@ static lt_model *create(const char *family, int64_t layers, uint64_t seed, const
                             .bos_token_id = 0,
                             .eos_token_id = 0,
                             .pad_token_id = -1};
-    lt_model_config config;
-    lt_model *model = NULL;
-    OK(lt_model_config_make(&shape, &config, err));
-    OK(lt_model_create(&config, on, seed, &model, err));
-    return model;
+    return new_model(&shape, seed, on);
 }
 
 /* Rows follow each other without overlap; segments cover the trainable ones, gaps included. */
@@ -303,13 +297,6 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
-    (void)state;
-    lt_backend_free(backend);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,5 +309,5 @@ int main(void)
         cmocka_unit_test(test_memory_is_checked_first),
         cmocka_unit_test(test_control_groups),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, free_backend);
 }

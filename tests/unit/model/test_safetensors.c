@@ -1,56 +1,22 @@
 /* The safetensors reader and writer: golden bytes, the hostile corpus, number types. */
+#include "../folder.h"
+
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <cmocka.h>
 
 #include "model/formats/numbers.h"
 #include "model/formats/safetensors.h"
 #include "tests/hostile/safetensors_corpus.h"
+#include "tests/hostile/corpus_tests.h"
 
 /* --- Reading -----------------------------------------------------------------------------------
  */
 
-static void corpus_is_judged_right(void **state)
+static lt_status read_hostile(const unsigned char *bytes, size_t size, lt_err *err)
 {
-    (void)state;
-    for (int i = 0; i < CORPUS_COUNT; i++) {
-        size_t size;
-        unsigned char *bytes = corpus_bytes(&corpus[i], &size);
-        lt_safetensors file;
-        lt_err err = {0};
-        lt_status status = lt_safetensors_parse(bytes, size, "hostile.safetensors", &file, &err);
-        if ((status == LT_OK) != corpus[i].valid)
-            fail_msg("%s: status %d, %s", corpus[i].name, status, err.message);
-        if (status == LT_OK)
-            lt_safetensors_close(&file);
-        else
-            assert_non_null(strstr(err.message, "hostile.safetensors"));
-        free(bytes);
-    }
-}
-
-/* No prefix of a valid file is valid, nor is one with a byte more. */
-static void every_cut_is_refused(void **state)
-{
-    (void)state;
-    size_t size;
-    unsigned char *bytes = corpus_bytes(&corpus[0], &size);
-    for (size_t cut = 0; cut < size; cut++) {
-        unsigned char *part = malloc(cut + 1); /* its own block, so that a read beyond is seen */
-        memcpy(part, bytes, cut);
-        lt_safetensors file;
-        lt_err err = {0};
-        assert_int_equal(lt_safetensors_parse(part, cut, "cut", &file, &err), LT_ERR_FORMAT);
-        free(part);
-    }
-    free(bytes);
+    lt_safetensors file;
+    LT_TRY(lt_safetensors_parse(bytes, size, "hostile.safetensors", &file, err));
+    lt_safetensors_close(&file);
+    return LT_OK;
 }
 
 static void hostile_headers_cost_nothing(void **state)
@@ -98,8 +64,6 @@ static void names_have_at_most_512_bytes(void **state)
 /* --- Writing -----------------------------------------------------------------------------------
  */
 
-static char directory[] = "/tmp/lathe_safetensors_XXXXXX";
-
 static lt_status give(void *context, const char *name, void *out, lt_err *err)
 {
     (void)context;
@@ -118,8 +82,7 @@ static void written_file_is_golden(void **state)
         "\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F16\",\"shape\":[1,2],"
         "\"data_offsets\":[8,12]}}   \0\0\x80\x3f\0\0\0\x40\0\x42\0\x44";
     lt_safetensors_declaration tensors[] = {{"b", LT_F16, 2, {1, 2}}, {"a", LT_F32, 1, {2}}};
-    char path[256];
-    snprintf(path, sizeof path, "%s/golden.safetensors", directory);
+    const char *path = at("golden.safetensors");
     lt_err err = {0};
     assert_int_equal(lt_safetensors_write(path, tensors, 2, NULL, give, NULL, &err), LT_OK);
 
@@ -152,29 +115,16 @@ static void failed_write_leaves_no_file(void **state)
 {
     (void)state;
     lt_safetensors_declaration tensors[] = {{"a", LT_F32, 1, {2}}, {"a", LT_F32, 1, {2}}};
-    char path[256];
-    snprintf(path, sizeof path, "%s/failed.safetensors", directory);
+    const char *path = at("failed.safetensors");
     lt_err err = {0};
     assert_int_equal(lt_safetensors_write(path, tensors, 1, NULL, give_nothing, NULL, &err),
                      LT_ERR_NUMERIC);
     assert_int_equal(lt_safetensors_write(path, tensors, 2, NULL, give, NULL, &err), LT_ERR_USAGE);
     lt_name_list names = {0};
-    assert_int_equal(lt_list_directory(directory, &names, &err), LT_OK);
+    assert_int_equal(lt_list_directory(folder, &names, &err), LT_OK);
     for (size_t i = 0; i < names.count; i++)
         assert_null(strstr(names.names[i], "failed"));
     lt_name_list_free(&names);
-}
-
-static int make_directory(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : 1;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    return lt_remove_tree(directory, NULL) == LT_OK ? 0 : 1;
 }
 
 /* --- Numbers -----------------------------------------------------------------------------------
@@ -231,5 +181,5 @@ int main(void)
         cmocka_unit_test(every_half_survives),
         cmocka_unit_test(rounding_is_to_nearest_even),
     };
-    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -3,8 +3,6 @@
 
 enum { ROWS = 2, LENGTH = 9 };
 
-static lt_backend *backend;
-
 /* --- Choosing --------------------------------------------------------------------------------- */
 
 /* Exactly the rows whose names are given (separated by blanks; a '*' at the end: all that begin so)
@@ -240,10 +238,7 @@ static void test_inventory_of_some_blocks(void **state)
                             .bos_token_id = -1,
                             .eos_token_id = -1,
                             .pad_token_id = -1};
-    lt_model_config config;
-    lt_model *model = NULL;
-    OK(lt_model_config_make(&shape, &config, err));
-    OK(lt_model_create(&config, backend, 1, &model, err));
+    lt_model *model = new_model(&shape, 1, backend);
     const lt_trainable some = {.train = "out.bias", .freeze = "\\.[35]\\."};
     OK(lt_model_set_trainable(model, &some, err));
     check_inventory(
@@ -258,18 +253,11 @@ static int set_up(void **state)
     return 0;
 }
 
-static int tear_down(void **state)
-{
-    (void)state;
-    lt_backend_free(backend);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choosing), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_gradients), cmocka_unit_test(test_inventory),
         cmocka_unit_test(test_inventory_of_some_blocks)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, set_up, free_backend);
 }

@@ -3,26 +3,10 @@
 #define LT_TEST_EVALUATION_FIXTURE_H
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 #include "base/json.h"
 #include "train/assistant.h"
-
-#define UNUSED __attribute__((unused))
-#define OK(call)                                                                         \
-    do {                                                                                 \
-        lt_err ok_err_ = {0}, *err = &ok_err_;                                           \
-        lt_status ok_status_ = (call);                                                   \
-        if (ok_status_ != LT_OK) fail_msg("%s: %d %s", #call, ok_status_, err->message); \
-    } while (0)
+#include "../check.h"
 
 static const char *const model_names[] UNUSED = {"gpt2_words", "llama_words"};
 enum { GPT2_WORDS, LLAMA_WORDS, MODEL_COUNT };

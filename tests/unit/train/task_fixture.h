@@ -2,22 +2,10 @@
 #ifndef LT_TASK_FIXTURE_H
 #define LT_TASK_FIXTURE_H
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <setjmp.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/fsio.h"
 #include "train/evaluation/task.h"
+#include "../folder.h"
 
-#define UNUSED __attribute__((unused))
-#define TASKS  LATHE_TEST_DIR "/golden/tasks/"
-
-static char folder[64]; /* files that a test writes */
+#define TASKS LATHE_TEST_DIR "/golden/tasks/"
 
 static const lt_task_settings plain UNUSED = {.num_fewshot = 0, .fewshot_seed = 1234};
 
@@ -44,13 +32,10 @@ static UNUSED lt_task load_golden(const char *word)
     return load_with(golden_word(word), &plain);
 }
 
-/* Writes `text` as a file and returns its path; good until called twice more. */
+/* Writes `text` as a file of the test's folder and returns its path. */
 static UNUSED const char *write_as(const char *name, const char *text, size_t size)
 {
-    static char paths[2][128];
-    static int next;
-    char *path = paths[next++ % 2];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    const char *path = at(name);
     assert_int_equal(lt_write_file(path, text, size, NULL), LT_OK);
     return path;
 }
@@ -58,19 +43,6 @@ static UNUSED const char *write_as(const char *name, const char *text, size_t si
 static UNUSED void append(lt_buffer *out, const char *text)
 {
     assert_int_equal(lt_buffer_append_text(out, text, NULL), LT_OK);
-}
-
-static UNUSED int make_folder(void **state)
-{
-    (void)state;
-    snprintf(folder, sizeof folder, "/tmp/lathe-tasks-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static UNUSED int remove_folder(void **state)
-{
-    (void)state;
-    return lt_remove_tree(folder, NULL);
 }
 
 #endif

@@ -148,10 +148,10 @@ static void a_checkpoint_without_its_network_is_not_taken(void **state)
         stop_at = 2;
         train_well("bare", on_base(RUN "%s", m->words), &stopper, NULL);
         const char *directory = at("bare/checkpoint-2");
-        must(lt_checkpoint_verify(directory, &manifest, &err), &err);
+        must(lt_checkpoint_verify(directory, NULL, &manifest, &err), &err);
         assert_int_equal(unlink(at("bare/checkpoint-2/prompt_encoder.safetensors")), 0);
         assert_int_equal(unlink(at("bare/checkpoint-2/manifest.json")), 0);
-        must(lt_manifest_write(at("bare/checkpoint-2"), &manifest, &err), &err);
+        must(lt_manifest_write(at("bare/checkpoint-2"), &manifest, NULL, &err), &err);
         refuse("bare", on_base(RUN "%s", m->words), LT_ERR_IO, "prompt_encoder.safetensors");
         assert_int_equal(seen.starts, 0);
         assert_false(lt_path_exists(at("bare/final")));
@@ -330,25 +330,7 @@ static void open_trainer(opened *o, const char *words)
 
 static void close_trainer(opened *o)
 {
-    lt_trainer *t = &o->trainer;
-    lt_workspace_free(t->workspace);
-    lt_results_free(&t->results);
-    lt_optimizer_free(&t->optimizer);
-    lt_model_free(t->model);
-    lt_loader_free(t->eval_loader);
-    lt_loader_free(t->loader);
-    lt_adapter_config_free(&t->adapter_config);
-    lt_model_config_free(&t->config);
-    lt_dataset_close(t->dataset);
-    lt_comm_close(t->comm);
-    lt_backend_free(t->backend);
-    json_decref(t->resolved);
-    json_decref(t->log_history);
-    free(t->resolved_yaml);
-    lt_buffer_free(&t->inventory);
-    lt_buffer_free(&t->setup);
-    lt_buffer_free(&t->notices);
-    lt_buffer_free(&t->model_directory);
+    lt_trainer_free(&o->trainer);
     lt_options_free(&lt_train_options, &o->settings, &o->options);
 }
 

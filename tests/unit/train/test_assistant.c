@@ -1,14 +1,5 @@
 /* Answering, all of it, around a tiny fresh model. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "../check.h"
 
 #include "base/fsio.h"
 #include "train/assistant.h"
@@ -24,11 +15,6 @@ typedef struct fixture {
     lt_model *model;
     lt_assistant assistant;
 } fixture;
-
-static void must(lt_status status, const lt_err *err)
-{
-    if (status != LT_OK) fail_msg("%s", err->message);
-}
 
 static void make_tokenizer(fixture *f)
 {

@@ -1,13 +1,5 @@
 /* A conversation that keeps its keys and values, against answering each whole prompt anew. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../check.h"
 
 #include "base/json.h"
 #include "train/chat_session.h"
@@ -21,11 +13,6 @@ typedef struct fixture {
     lt_assistant assistant;
     lt_chat_session *session;
 } fixture;
-
-static void must(lt_status status, const lt_err *err)
-{
-    if (status != LT_OK) fail_msg("%s", err->message);
-}
 
 static fixture *make_fixture(const char *tokenizer, const lt_model_notes *notes)
 {

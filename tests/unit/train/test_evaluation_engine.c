@@ -225,6 +225,8 @@ static void test_choices_as_chat(void **state)
 
     /* what the model was trained with counts more than what the tokenizer has */
     m.assistant.notes = (lt_model_notes){.has_template = true, .template_ = LT_TEMPLATE_ALPACA};
+    task.docs[2].turns = json_pack("[{s:s, s:s}, {s:s, s:s}]", "role", "system", "content", "Be.",
+                                   "role", "user", "content", "An example");
     evaluate(&m, &task, &(lt_engine_settings){.apply_chat_template = true}, &c);
     const json_t *arguments =
         json_object_get(json_object_get(sample_of(&c, 1, "none"), "arguments"), "gen_args_1");
@@ -233,6 +235,11 @@ static void test_choices_as_chat(void **state)
                         "appropriately completes the request.\n\n### Instruction:\nThe grass "
                         "is\n\n### Response:\n");
     assert_string_equal(text_of(arguments, "arg_1"), "blue");
+    arguments =
+        json_object_get(json_object_get(sample_of(&c, 2, "none"), "arguments"), "gen_args_0");
+    assert_string_equal(text_of(arguments, "arg_0"),
+                        "<s>Be.\n\n### Instruction:\nAn example\n\n### Instruction:\nA cat "
+                        "says\n\n### Response:\n");
     drop(&c);
     close_golden(&m);
     lt_task_free(&task);
@@ -245,7 +252,7 @@ static void test_several_gold(void **state)
     golden_model m = open_golden(GPT2_WORDS);
     lt_task task = choice_task();
     collected c;
-    METRICS(&task, LT_METRIC_ACC, LT_METRIC_MC2);
+    METRICS(&task, LT_METRIC_ACC_NORM, LT_METRIC_MC2);
     lt_task_doc *doc = &task.docs[7];
     doc->gold[0] = 2;
     doc->gold[1] = 3;
@@ -260,8 +267,8 @@ static void test_several_gold(void **state)
         all += p;
         right += i == 2 || i == 3 ? p : 0;
     }
-    assert_true(metric_of(sample, "acc") == 1);
-    assert_true(fabs(metric_of(sample, "mc2") - right / all) < 1e-9);
+    assert_true(metric_of(sample, "acc_norm") == 1);
+    assert_true(fabs(metric_of(sample, "acc") - right / all) < 1e-9);
     assert_true(right / all > 0.01 && right / all < 0.9999);
     assert_string_equal(text_of(sample, "target"), "[2, 3]");
     assert_string_equal(text_of(sample, "category"), "sums");

@@ -1,28 +1,13 @@
 /* Whole evaluations against what lm-evaluation-harness 0.4.13 made of the same models and task
  * files (tests/golden/make_task_golden.py): every log-likelihood, answer, result and standard
  * error. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <math.h>
-#include <unistd.h>
+#include "../check.h"
 
-#include <cmocka.h>
+#include <math.h>
 
 #include "base/fsio.h"
 #include "base/json.h"
 #include "train/evaluation.h"
-
-#define OK(call)                                                                         \
-    do {                                                                                 \
-        lt_err ok_err_ = {0}, *err = &ok_err_;                                           \
-        lt_status ok_status_ = (call);                                                   \
-        if (ok_status_ != LT_OK) fail_msg("%s: %d %s", #call, ok_status_, err->message); \
-    } while (0)
 
 #define GOLDEN          LATHE_TEST_DIR "/golden/"
 #define LOG_TOLERANCE   1e-4
@@ -51,8 +36,7 @@ static double tolerance_of(const char *key, double expected)
     return is_error ? ERROR_TOLERANCE : 1e-12;
 }
 
-/* The result under lm-eval's name; TruthfulQA's second metric, a share of probability, is "acc"
- * there and "mc2" here. */
+/* The results under lm-eval's names. TruthfulQA's second "acc" is a share of probability. */
 static void compare_results(const json_t *values, const json_t *golden)
 {
     const char *key;
@@ -61,12 +45,10 @@ static void compare_results(const json_t *values, const json_t *golden)
     assert_true(json_object_size(golden) > 0);
     json_object_foreach((json_t *)golden, key, expected)
     {
-        char name[64];
         double number = json_number_value(expected);
-        snprintf(name, sizeof name, "%s%s", is_mc2 ? "mc2" : "", key + (is_mc2 ? 3 : 0));
-        const json_t *value = json_object_get(values, name);
-        if (!json_is_number(value)) fail_msg("%s: there is no %s", where, name);
-        assert_near(name, json_number_value(value), number,
+        const json_t *value = json_object_get(values, key);
+        if (!json_is_number(value)) fail_msg("%s: there is no %s", where, key);
+        assert_near(key, json_number_value(value), number,
                     is_mc2 ? LOG_TOLERANCE : tolerance_of(key, number));
     }
 }

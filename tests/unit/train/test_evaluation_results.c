@@ -500,7 +500,16 @@ static void json_is_that_of_lm_eval(void **state)
     assert_true(json_is_null(at(root, "config", "limit")));
     assert_string_equal(json_string_value(at(root, "model_name_sanitized", NULL)),
                         "models__base__ 1");
+    assert_int_equal(json_integer_value(at(root, "config", "batch_size")), 8);
+    assert_true(json_is_false(at(root, "fewshot_as_multiturn", NULL)));
     assert_null(json_object_get(root, "comparison"));
+    json_decref(root);
+    lt_evaluation_facts chosen = facts;
+    chosen.batch_size = 0;
+    chosen.chat = true;
+    CHECK(lt_results_to_json(&results, 1, NULL, &chosen, &root, &err));
+    assert_string_equal(json_string_value(at(root, "config", "batch_size")), "auto");
+    assert_true(json_is_true(at(root, "fewshot_as_multiturn", NULL)));
     json_decref(root);
     lt_results_free_task(&results);
 }
@@ -582,6 +591,8 @@ static void page_shows_both_models(void **state)
                *better = strstr(strstr(page.data, "<h3>Samples"), "<b class=\"good\">better</b>");
     assert_true(worse && better && worse < better);
     assert_non_null(strstr(worse - 100, "<span class=\"tag\">3</span>"));
+    /* one sample has no interval */
+    assert_non_null(strstr(page.data, "<div class=\"marks\">N/A</div>"));
     assert_null(strstr(page.data, "http"));
     assert_null(strstr(page.data, "<script"));
     lt_buffer_free(&page);
@@ -623,8 +634,8 @@ static void page_escapes_hostile_text(void **state)
     json_object_set_new(samples[0], "filtered_resps", json_pack("[s+]", hostile, "!"));
     lt_task_results results;
     lt_task_comparison comparison;
-    lt_evaluation_facts bad = {hostile, hostile, hostile, hostile, hostile, hostile,
-                               hostile, 1,       1,       1,       hostile, 1};
+    lt_evaluation_facts bad = {hostile, hostile, hostile, hostile, hostile, hostile, hostile,
+                               1,       1,       1,       hostile, 1,       true};
     lt_buffer page = {0};
     CHECK(lt_results_make(&task, samples, 2, 100, &results, &err));
     CHECK(lt_results_compare(&results, &results, 100, 1, &comparison, &err));
@@ -654,6 +665,7 @@ static void page_says_what_it_leaves_out(void **state)
     memset(longest, 'x', sizeof longest - 1);
     for (int i = 0; i < COUNT; i++) {
         docs[i].prompt = i ? prompt : longest;
+        docs[i].turns = i == 1 ? json_array() : NULL; /* its examples are no part of its prompt */
         samples[i] = answer_sample(i, "strict-match", i % 2, "an answer");
     }
     lt_task_results results;
@@ -663,12 +675,13 @@ static void page_says_what_it_leaves_out(void **state)
     assert_int_equal(count_text(&page, "an answer"), 50);
     assert_non_null(strstr(page.data, "50 of 60 documents; 10 are not shown"));
     assert_int_equal(count_text(&page, "Q: the question"), 49);
-    assert_null(strstr(page.data, "Q: one"));
+    assert_int_equal(count_text(&page, "Q: one"), 1);
     assert_non_null(strstr(page.data, "5000 bytes before it are not shown"));
     assert_non_null(strstr(page.data, "2-shot"));
     lt_buffer_free(&page);
     lt_results_free_task(&results);
     free_samples(samples, COUNT);
+    json_decref(docs[1].turns);
 }
 
 int main(void)

@@ -1,42 +1,17 @@
 /* Samples on disk: what is found again after a run was killed at any byte, and what is refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "../folder.h"
+
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/fsio.h"
 #include "base/json.h"
 #include "train/evaluation/model_identity.h"
 #include "train/evaluation/output_names.h"
 #include "train/evaluation/sample_store.h"
 
-#define OK(call)                                                                         \
-    do {                                                                                 \
-        lt_err ok_err_ = {0}, *err = &ok_err_;                                           \
-        lt_status ok_status_ = (call);                                                   \
-        if (ok_status_ != LT_OK) fail_msg("%s: %d %s", #call, ok_status_, err->message); \
-    } while (0)
-
 #define DATE  "2026-05-01T10:20:30.000001"
 #define LATER "2026-05-02T10:20:30.000001"
 
-static char folder[64];
-
-static const char *path_of(const char *name)
-{
-    static char path[256];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
-}
-
-#define PARTIAL path_of("samples_words.partial.jsonl")
+#define PARTIAL at("samples_words.partial.jsonl")
 
 /* --- A task and its samples ------------------------------------------------------------------- */
 
@@ -146,21 +121,6 @@ static lt_buffer get_file(const char *path)
     lt_buffer out = {0};
     OK(lt_read_file(path, 1 << 24, &out, err));
     return out;
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    /* in memory where possible: each block waits for the disk */
-    bool memory = access("/dev/shm", W_OK) == 0;
-    strcpy(folder, memory ? "/dev/shm/lathe-store-XXXXXX" : "/tmp/lathe-store-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    return lt_remove_tree(folder, NULL) == LT_OK ? 0 : -1;
 }
 
 /* --- Blocks ----------------------------------------------------------------------------------- */
@@ -385,9 +345,9 @@ static void test_put_aside(void **state)
     lt_sample_store_close(&store);
     assert_non_null(strstr(notice.data, "another model"));
     assert_null(strstr(notice.data, "batch size"));
-    const char *kept = "samples_words_" LATER ".stale.jsonl";
+    const char *kept = "samples_words_2026-05-02T10-20-30.000001.stale.jsonl";
     assert_non_null(strstr(notice.data, kept));
-    lt_buffer aside = get_file(path_of(kept));
+    lt_buffer aside = get_file(at(kept));
     assert_int_equal(aside.size, before.size);
     assert_memory_equal(aside.data, before.data, before.size);
     lt_buffer_free(&aside);
@@ -426,9 +386,8 @@ static void test_unwritable(void **state)
     lt_sample_store store;
     lt_err err = {0};
     json_t *identity = identity_of("m");
-    assert_int_equal(
-        lt_sample_store_open(&task, path_of("nowhere"), identity, DATE, &store, NULL, &err),
-        LT_ERR_IO);
+    assert_int_equal(lt_sample_store_open(&task, at("nowhere"), identity, DATE, &store, NULL, &err),
+                     LT_ERR_IO);
     assert_non_null(strstr(err.message, "nowhere/samples_words.partial.jsonl"));
     json_decref(identity);
     free_task(&task);
@@ -452,6 +411,8 @@ static void test_names(void **state)
     assert_directory("base", NULL, "out/base");
     assert_directory("run/final/", NULL, "out/run__final");
     assert_directory("/a//b:c", "x/y", "out/__a__b__c+x__y");
+    assert_directory("../run", "./../../x/y", "out/run+x__y");
+    assert_directory("../../", NULL, "out/.._");
     assert_directory(".", NULL, "out/._");
     assert_directory("..", NULL, "out/.._");
     assert_directory("caf\xC3\xA9\x1b[", NULL, "out/caf\xC3\xA9__");
@@ -466,7 +427,7 @@ static void test_names(void **state)
 static void put_model(const char *name, const char *weights, const char *optimizer)
 {
     char path[512];
-    snprintf(path, sizeof path, "%s", path_of(name));
+    snprintf(path, sizeof path, "%s", at(name));
     OK(lt_make_directories(path, err));
     const struct {
         const char *file, *text;
@@ -487,20 +448,20 @@ static void test_identity(void **state)
     char a[LT_HASH_TEXT_SIZE], b[LT_HASH_TEXT_SIZE];
     put_model("a", "weights", "state");
     put_model("b", "weights", "other");
-    OK(lt_model_identity(path_of("a"), a, err));
-    OK(lt_model_identity(path_of("b"), b, err));
+    OK(lt_model_identity(at("a"), a, err));
+    OK(lt_model_identity(at("b"), b, err));
     assert_string_equal(a, b);
     put_model("b", "weightz", "state");
-    OK(lt_model_identity(path_of("b"), b, err));
+    OK(lt_model_identity(at("b"), b, err));
     assert_string_not_equal(a, b);
-    OK(lt_model_identity(path_of("b/model.safetensors"), a, err)); /* one file */
+    OK(lt_model_identity(at("b/model.safetensors"), a, err)); /* one file */
     assert_string_not_equal(a, b);
-    assert_int_equal(lt_model_identity(path_of("nowhere"), a, &(lt_err){0}), LT_ERR_IO);
+    assert_int_equal(lt_model_identity(at("nowhere"), a, &(lt_err){0}), LT_ERR_IO);
 }
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, make_folder_in_memory, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(test_blocks),       TEST(test_in_memory),
         TEST(test_going_on),     TEST(test_half_block),

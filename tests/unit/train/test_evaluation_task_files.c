@@ -284,6 +284,13 @@ static void test_examples_of_the_same_file_by_its_path(void **state)
     assert_string_not_equal(a.hash, b.hash);
     lt_task_free(&b);
     lt_task_free(&a);
+    settings.chat = true; /* the examples are no part of the contexts then */
+    b = load_with(TASKS "arc.jsonl", &settings);
+    settings.fewshot_path = NULL;
+    a = load_with(TASKS "arc.jsonl", &settings);
+    assert_string_not_equal(a.hash, b.hash);
+    lt_task_free(&b);
+    lt_task_free(&a);
 }
 
 static void test_limit(void **state)
@@ -468,6 +475,9 @@ static void test_hash_sees_every_change(void **state)
     }
     hash_of("{\"gold\": 0, \"note\": 1, \"choices\": [\"a\", \"b\"], \"query\": \"q\"}", again);
     assert_string_equal(hashes[0], again); /* what is not asked is not in it */
+    hash_of("{\"query\": \"q\", \"choices\": [\"a\", \"b\"], \"gold\": 0, \"category\": \"\"}",
+            again);
+    assert_string_equal(hashes[0], again); /* a category without a name is none */
 }
 
 int main(void)

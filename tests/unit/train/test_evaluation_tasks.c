@@ -95,7 +95,6 @@ static void check_metrics(const lt_task *task, const json_t *facts)
     int lm_eval_has = 0;
     for (int i = 0; i < task->metric_count; i++) {
         const char *name = lt_metric_of(task->metrics[i])->name;
-        if (task->metrics[i] == LT_METRIC_MC2) name = "acc"; /* lm-eval calls it so, too */
         if (task->output == LT_TASK_GENERATE && task->metrics[i] != LT_METRIC_EXACT_MATCH) continue;
         if (task->metrics[i] == LT_METRIC_ACC_MUTUAL_INFO && !has_mutual_info(facts)) continue;
         assert_string_equal(name, json_string_value(json_array_get(wanted, (size_t)lm_eval_has)));
@@ -204,6 +203,44 @@ static void check_with_examples(const json_t *facts, const char *key, const json
     lt_task_free(&task);
 }
 
+/* The contexts of a document's requests, as conversations that end with the question. */
+static void append_conversations(const lt_task *task, const lt_task_doc *doc, lt_buffer *out)
+{
+    json_t *requests = requests_of(task, doc, false), *request;
+    size_t i;
+    json_array_foreach(requests, i, request)
+    {
+        json_t *messages = json_copy(doc->turns);
+        json_array_append_new(messages, json_pack("{s:s, s:O}", "role", "user", "content",
+                                                  json_array_get(request, 0)));
+        append(out, i ? "\n" : "");
+        assert_int_equal(lt_json_dump(messages, 0, out, NULL), LT_OK);
+        json_decref(messages);
+    }
+    json_decref(requests);
+}
+
+/* key: ":NUMBER" of examples, from the file itself */
+static void check_turns(const json_t *facts, const char *key, const json_t *wanted)
+{
+    lt_task_settings settings = plain;
+    settings.num_fewshot = atoi(key + 1);
+    settings.chat = true;
+    lt_task task =
+        load_with(golden_word(json_string_value(json_object_get(facts, "word"))), &settings);
+    assert_int_equal(task.doc_count, json_array_size(wanted));
+    for (int64_t i = 0; i < task.doc_count; i++) {
+        char hash[LT_HASH_TEXT_SIZE];
+        lt_buffer text = {0};
+        append_conversations(&task, &task.docs[i], &text);
+        lt_hash_bytes(text.data, text.size, hash);
+        if (strcmp(hash, json_string_value(json_array_get(wanted, (size_t)i))) != 0)
+            fail_msg("%s, %s: another conversation:\n%s", task.docs[i].where, key, text.data);
+        lt_buffer_free(&text);
+    }
+    lt_task_free(&task);
+}
+
 static void test_published_prompts(void **state)
 {
     (void)state;
@@ -219,6 +256,8 @@ static void test_published_prompts(void **state)
         lt_task_free(&task);
         json_object_foreach(json_object_get(facts, "shots"), key, hashes)
             check_with_examples(facts, key, hashes);
+        json_object_foreach(json_object_get(facts, "turns"), key, hashes)
+            check_turns(facts, key, hashes);
     }
     json_decref(golden);
 }

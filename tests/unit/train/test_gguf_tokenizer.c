@@ -1,48 +1,11 @@
 /* Tokenizers in GGUF files: written and read back they give the same ids, for tokenizers of every
  * kind (tests/golden/tokenizer) and for files without Lathe's own key; what llama.cpp has no
  * counterpart of is refused or noted, and so are files that lie. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include "../data_pipeline/tokenizers.h"
 
 #include "base/json.h"
 #include "data_pipeline/tokenizer_parts.h"
 #include "train/export.h"
-
-#define GOLDEN LATHE_TEST_DIR "/golden/tokenizer/"
-
-static lt_err err;
-
-static void ok(lt_status status)
-{
-    if (status != LT_OK) fail_msg("%s", err.message);
-}
-
-static void refused(lt_status status, lt_status expected, const char *words)
-{
-    assert_int_equal(status, expected);
-    if (!strstr(err.message, words)) fail_msg("'%s' is not in: %s", words, err.message);
-}
-
-static lt_tokenizer *load(const char *path)
-{
-    lt_tokenizer *tokenizer = NULL;
-    ok(lt_tokenizer_load(path, &tokenizer, &err));
-    return tokenizer;
-}
-
-static lt_tokenizer *load_golden(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, GOLDEN "%s", name);
-    return load(path);
-}
 
 /* --- Files in memory -------------------------------------------------------------------------- */
 
@@ -120,19 +83,6 @@ static lt_tokenizer *there_and_back(const lt_tokenizer *tokenizer, int64_t rows,
 }
 
 /* --- The same ids ----------------------------------------------------------------------------- */
-
-static void append_text(const json_t *value, lt_buffer *out)
-{
-    lt_buffer_clear(out);
-    if (json_is_string(value)) {
-        ok(lt_buffer_append(out, json_string_value(value), json_string_length(value), &err));
-        return;
-    }
-    for (size_t i = 0; i < json_array_size(value); i++) {
-        if (i > 0) ok(lt_buffer_append(out, "", 1, &err));
-        ok(lt_buffer_append_text(out, json_string_value(json_array_get(value, i)), &err));
-    }
-}
 
 static void assert_same_on(const lt_tokenizer *a, const lt_tokenizer *b, const char *text,
                            size_t size, const char *what)

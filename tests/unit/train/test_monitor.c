@@ -1,19 +1,10 @@
 /* The file observers: log.jsonl, TensorBoard events, report.html. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "../folder.h"
 
 #include <math.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
-#include "base/fsio.h"
 #include "train/monitor/append_file.h"
 #include "train/monitor/report_page.h"
 #include "train/monitor/tensorboard_format.h"
@@ -21,34 +12,11 @@
 
 /* --- Helpers ---------------------------------------------------------------------------------- */
 
-static char directory[64];
-
-static int make_directory(void **state)
-{
-    (void)state;
-    strcpy(directory, "/tmp/lathe_monitor_XXXXXX");
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state)
-{
-    (void)state;
-    return lt_remove_tree(directory, NULL) == LT_OK ? 0 : -1;
-}
-
-static const char *in_directory(const char *name)
-{
-    static char path[256];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    return path;
-}
-
 static lt_buffer read_text(const char *name)
 {
     lt_buffer text = {0};
     lt_err err = {0};
-    if (lt_read_file(in_directory(name), 1 << 24, &text, &err) != LT_OK)
-        fail_msg("%s", err.message);
+    if (lt_read_file(at(name), 1 << 24, &text, &err) != LT_OK) fail_msg("%s", err.message);
     return text;
 }
 
@@ -64,7 +32,7 @@ static lt_train_observer open_log(bool resumed, int64_t first_step)
 {
     lt_train_observer observer;
     lt_err err = {0};
-    if (lt_log_jsonl_open(directory, resumed, first_step, &observer, &err) != LT_OK)
+    if (lt_log_jsonl_open(folder, resumed, first_step, &observer, &err) != LT_OK)
         fail_msg("%s", err.message);
     return observer;
 }
@@ -201,7 +169,7 @@ static void resumed_log_has_no_doubles(void **state)
         tell_step(&log, i, i);
     tell_eval(&log, 4, 2.0);
     lt_log_jsonl_close(&log);
-    FILE *torn = fopen(in_directory("log.jsonl"), "ab");
+    FILE *torn = fopen(at("log.jsonl"), "ab");
     fputs("{\"event\":\"step\",\"st", torn); /* killed while writing */
     fclose(torn);
 
@@ -272,7 +240,7 @@ static void records_wait_while_the_disk_is_full(void **state)
     struct rlimit before;
     getrlimit(RLIMIT_FSIZE, &before);
     lt_append_file file;
-    assert_int_equal(lt_append_file_open(&file, in_directory("grow"), true, NULL), LT_OK);
+    assert_int_equal(lt_append_file_open(&file, at("grow"), true, NULL), LT_OK);
     struct rlimit small = {.rlim_cur = 20, .rlim_max = before.rlim_max};
     setrlimit(RLIMIT_FSIZE, &small);
     lt_append_file_write(&file, "first record\n", 13);
@@ -364,14 +332,14 @@ static void each_run_writes_an_event_file_of_its_own(void **state)
     (void)state;
     for (int run = 0; run < 2; run++) {
         lt_train_observer board;
-        assert_int_equal(lt_tensorboard_open(directory, &board, NULL), LT_OK);
+        assert_int_equal(lt_tensorboard_open(folder, &board, NULL), LT_OK);
         tell_start(&board, 4 * run);
         tell_step(&board, 4 * run + 1, 2.0);
         tell_eval(&board, 4 * run + 1, NAN);
         lt_tensorboard_close(&board);
     }
     lt_name_list names = {0};
-    assert_int_equal(lt_list_directory(directory, &names, NULL), LT_OK);
+    assert_int_equal(lt_list_directory(folder, &names, NULL), LT_OK);
     assert_int_equal(names.count, 2);
     /* version, five of the step, two of the evaluation; the resumed one has a session mark */
     assert_int_equal(strncmp(names.names[0], "events.out.tfevents.", 20), 0);
@@ -417,7 +385,7 @@ static void assert_balanced(const lt_buffer *page)
 static lt_buffer run_with_report(int steps, const char *hostile)
 {
     lt_train_observer log = open_log(false, 0), report;
-    assert_int_equal(lt_report_open(directory, &report, NULL), LT_OK);
+    assert_int_equal(lt_report_open(folder, &report, NULL), LT_OK);
     tell_start(&log, 0);
     tell_start(&report, 0);
     for (int i = 1; i <= steps; i++)
@@ -477,7 +445,7 @@ static void report_of_next_to_nothing_is_a_page(void **state)
 {
     (void)state;
     lt_train_observer log = open_log(false, 0), report;
-    assert_int_equal(lt_report_open(directory, &report, NULL), LT_OK);
+    assert_int_equal(lt_report_open(folder, &report, NULL), LT_OK);
     tell_eval(&report, 0, 1); /* an empty log */
     lt_buffer page = read_text("report.html");
     assert_balanced(&page);
@@ -528,24 +496,24 @@ static void values_are_short(void **state)
 
 int main(void)
 {
-#define IN_DIRECTORY(test) cmocka_unit_test_setup_teardown(test, make_directory, remove_directory)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
-        IN_DIRECTORY(log_holds_every_field),
-        IN_DIRECTORY(log_keeps_quiet_steps_out_and_skipped_ones_in),
-        IN_DIRECTORY(log_stays_json_whatever_the_text),
-        IN_DIRECTORY(resumed_log_has_no_doubles),
-        IN_DIRECTORY(resuming_twice_from_one_checkpoint_undoes_the_first_try),
-        IN_DIRECTORY(a_new_run_begins_a_new_log),
+        IN_FOLDER(log_holds_every_field),
+        IN_FOLDER(log_keeps_quiet_steps_out_and_skipped_ones_in),
+        IN_FOLDER(log_stays_json_whatever_the_text),
+        IN_FOLDER(resumed_log_has_no_doubles),
+        IN_FOLDER(resuming_twice_from_one_checkpoint_undoes_the_first_try),
+        IN_FOLDER(a_new_run_begins_a_new_log),
         cmocka_unit_test(log_that_can_not_be_opened_says_why),
-        IN_DIRECTORY(records_wait_while_the_disk_is_full),
+        IN_FOLDER(records_wait_while_the_disk_is_full),
         cmocka_unit_test(records_that_never_fit_are_reported),
         cmocka_unit_test(crc32c_of_known_texts),
         cmocka_unit_test(events_equal_the_golden_file),
-        IN_DIRECTORY(each_run_writes_an_event_file_of_its_own),
-        IN_DIRECTORY(report_shows_the_run),
-        IN_DIRECTORY(report_escapes_hostile_text),
-        IN_DIRECTORY(report_of_next_to_nothing_is_a_page),
-        IN_DIRECTORY(long_curves_stay_small),
+        IN_FOLDER(each_run_writes_an_event_file_of_its_own),
+        IN_FOLDER(report_shows_the_run),
+        IN_FOLDER(report_escapes_hostile_text),
+        IN_FOLDER(report_of_next_to_nothing_is_a_page),
+        IN_FOLDER(long_curves_stay_small),
         cmocka_unit_test(values_are_short),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,26 +1,36 @@
-/* How an answer's tokens are chosen: the options for every command that answers. */
-#ifndef LT_CLI_SAMPLING_H
-#define LT_CLI_SAMPLING_H
+/* How to answer: the options of every command that does. */
+#ifndef LT_CLI_ANSWERING_H
+#define LT_CLI_ANSWERING_H
 
 #include "base/options.h"
-#include "kernels/kernels.h"
+#include "train/assistant.h"
 
-typedef struct lt_cli_sampling {
+typedef struct lt_cli_answering {
+    int64_t max_new_tokens, top_k, seed;
     bool greedy;
     double temperature, top_p, min_p, repetition_penalty;
-    int64_t top_k, seed;
-} lt_cli_sampling;
+    lt_string_list stop;
+} lt_cli_answering;
 
-/* LT_ERR_USAGE for --greedy beside a sampling option. Without any option: greedy. */
-lt_status lt_cli_choose_sampling(const lt_option_table *table, const lt_option_result *given,
-                                 const lt_cli_sampling *options, lt_sampling *out, lt_err *err);
+/* Until a signal (cli/interrupt.h). *out borrows the stop texts. LT_ERR_USAGE for --greedy beside a
+ * sampling option. Without any of them: greedy. */
+lt_status lt_cli_choose_answering(const lt_option_table *table, const lt_option_result *given,
+                                  const lt_cli_answering *options, lt_answer_settings *out,
+                                  lt_err *err);
 
-/* Rows for option tables, over the lt_cli_sampling `field` of a settings struct. */
-#define LT_SAMPLING_OPTIONS(settings, field)                                                 \
-    {.name = "greedy",                                                                       \
-     .type = LT_OPTION_FLAG,                                                                 \
-     .offset = offsetof(settings, field.greedy),                                             \
-     .help = "Always take the likeliest token."},                                            \
+/* Rows for option tables, over the lt_cli_answering `field` of a settings struct. */
+#define LT_ANSWERING_OPTIONS(settings, field, longest)                                       \
+    {.name = "max-new-tokens",                                                               \
+     .type = LT_OPTION_INT,                                                                  \
+     .offset = offsetof(settings, field.max_new_tokens),                                     \
+     .max = 1e9,                                                                             \
+     .default_text = longest,                                                                \
+     .help = "Longest answer; 0: as long as the model can see.",                             \
+     .group = "How to answer (without any of these: greedy)"},                               \
+        {.name = "greedy",                                                                   \
+         .type = LT_OPTION_FLAG,                                                             \
+         .offset = offsetof(settings, field.greedy),                                         \
+         .help = "Always take the likeliest token."},                                        \
         {.name = "temperature",                                                              \
          .type = LT_OPTION_NUMBER,                                                           \
          .offset = offsetof(settings, field.temperature),                                    \
@@ -49,9 +59,15 @@ lt_status lt_cli_choose_sampling(const lt_option_table *table, const lt_option_r
          .max = 100,                                                                         \
          .default_text = "1",                                                                \
          .help = "Above 1, tokens that occurred become less likely."},                       \
+        {.name = "seed",                                                                     \
+         .type = LT_OPTION_INT,                                                              \
+         .offset = offsetof(settings, field.seed),                                           \
+         .max = 1e12,                                                                        \
+         .default_text = "42",                                                               \
+         .help = "The same seed samples the same answers."},                                 \
     {                                                                                        \
-        .name = "seed", .type = LT_OPTION_INT, .offset = offsetof(settings, field.seed),     \
-        .max = 1e12, .default_text = "42", .help = "The same seed samples the same answers." \
+        .name = "stop", .type = LT_OPTION_LIST, .offset = offsetof(settings, field.stop),    \
+        .metavar = "TEXT", .help = "End the answer before any of these texts."               \
     }
 
 #endif
