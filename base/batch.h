@@ -19,6 +19,9 @@ typedef struct lt_batch {
     const int32_t *first_key; /* [rows, length]: where its document starts in the row: it sees
                                  nothing before */
     int64_t trained_tokens;   /* targets that are not LT_IGNORE */
+    const int32_t *shared;    /* [rows]: so many tokens at a row's start are the beginning of every
+                                 document behind them, which sees them as if it followed directly (a
+                                 context and its endings). NULL: none. Forward passes only */
 } lt_batch;
 
 #endif

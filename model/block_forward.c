@@ -231,6 +231,46 @@ lt_status lt_attention_of(const lt_pass *pass, const lt_block_activations *a, in
     return put_in_front(pass, group, prefix_k, prefix_v, out, err);
 }
 
+static lt_tensor slice_rows(lt_tensor t, int64_t row, int64_t rows, int64_t from, int64_t to)
+{
+    return lt_tensor_slice(lt_tensor_slice(t, 0, row, rows), 1, from, to - from);
+}
+
+/* Columns [from, to) of some rows of a batch, behind all keys before `from`. */
+static lt_status attend_columns(const lt_pass *pass, const lt_attention_args *batch, int64_t row,
+                                int64_t rows, int64_t from, int64_t to, lt_err *err)
+{
+    int64_t length = batch->q.shape[1], in_front = batch->k.shape[1] - length;
+    lt_tensor offset = from > 0 ? pass->workspace->offset : batch->offset;
+    lt_tensor first_key = lt_tensor_1d(batch->first_key.data, LT_I32, pass->tokens);
+    lt_attention_args args = *batch;
+    if (from == to) return LT_OK;
+    first_key = lt_tensor_slice(first_key, 0, row * length + rows * from, rows * (to - from));
+    args.first_key = lt_tensor_2d(first_key.data, LT_I32, rows, to - from);
+    args.q = slice_rows(batch->q, row, rows, from, to);
+    args.out = slice_rows(batch->out, row, rows, from, to);
+    args.k = slice_rows(batch->k, row, rows, 0, in_front + to);
+    args.v = slice_rows(batch->v, row, rows, 0, in_front + to);
+    args.lse = (lt_tensor){0}; /* for backward, which does not follow */
+    args.offset = offset.data ? lt_tensor_slice(offset, 0, row, rows) : offset;
+    args.prefix = in_front + from;
+    return lt_attention_forward(pass->backend, &args, err);
+}
+
+/* Documents that share their row's beginning: first the beginning, then what stands behind it. Rows
+ * that share as much go together. */
+static lt_status attend_shared(const lt_pass *pass, const lt_attention_args *batch, lt_err *err)
+{
+    int64_t all = batch->q.shape[0], length = batch->q.shape[1];
+    for (int64_t row = 0, rows; row < all; row += rows) {
+        int64_t shared = pass->shared[row];
+        rows = lt_rows_alike(pass->shared, row, all);
+        LT_TRY(attend_columns(pass, batch, row, rows, 0, shared, err));
+        LT_TRY(attend_columns(pass, batch, row, rows, shared, length, err));
+    }
+    return LT_OK;
+}
+
 static lt_status attend(const lt_pass *pass, const lt_block_activations *a, int64_t layer,
                         const lt_group *group, lt_err *err)
 {
@@ -240,7 +280,9 @@ static lt_status attend(const lt_pass *pass, const lt_block_activations *a, int6
         return attend_cached(pass, &args, layer, group, err);
     }
     LT_TRY(lt_attention_of(pass, a, layer, group, &args, err));
-    return lt_attention_forward(pass->backend, &args, err);
+    bool shares = pass->shared && args.first_key.data; /* not so the virtual tokens */
+    return shares ? attend_shared(pass, &args, err)
+                  : lt_attention_forward(pass->backend, &args, err);
 }
 
 static lt_status attention(const lt_pass *pass, const lt_block_view *w,

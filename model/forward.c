@@ -152,6 +152,35 @@ static lt_status upload_shifted(const lt_workspace *ws, lt_tensor to, const int3
     return upload(ws, to, staged, n, err);
 }
 
+/* Columns [from, to) of some rows, one row behind the other. Returns where the next goes. */
+static int32_t *put_columns(int32_t *staged, const int32_t *rows, int64_t count, int64_t length,
+                            int64_t from, int64_t to, int64_t in_front)
+{
+    for (int64_t row = 0; row < count; row++)
+        for (int64_t i = from; i < to; i++)
+            *staged++ = rows[row * length + i] + (int32_t)in_front;
+    return staged;
+}
+
+/* First keys in the order in which attention takes them (attend_shared in block_forward.c), and
+ * how many keys stand in front of the documents that share them. */
+static lt_status upload_shared(lt_workspace *ws, const lt_batch *batch, int64_t in_front,
+                               lt_err *err)
+{
+    int32_t *staged = ws->host_positions, *next = staged;
+    for (int64_t row = 0, rows; row < batch->rows; row += rows) {
+        const int32_t *first_key = batch->first_key + row * batch->length;
+        int64_t shared = batch->shared[row], length = batch->length;
+        rows = lt_rows_alike(batch->shared, row, batch->rows);
+        next = put_columns(next, first_key, rows, length, 0, shared, in_front);
+        next = put_columns(next, first_key, rows, length, shared, length, in_front);
+    }
+    LT_TRY(upload(ws, ws->first_key, staged, batch->rows * batch->length, err));
+    for (int64_t row = 0; row < batch->rows; row++)
+        ws->host_offset[row] = (int32_t)in_front + batch->shared[row];
+    return upload(ws, ws->offset, ws->host_offset, batch->rows, err);
+}
+
 /* Where each row's own keys begin, when the adapter's `count` stand in front. */
 static lt_status upload_key_places(const lt_workspace *ws, const lt_batch *batch, int64_t count,
                                    lt_err *err)
@@ -198,10 +227,14 @@ static lt_status begin(const lt_model *model, lt_workspace *ws, const lt_batch *
                           .spans = &out->span,
                           .head_spans = &out->head_span,
                           .span_count = 1,
-                          .head_span_count = 1};
+                          .head_span_count = 1,
+                          .shared = batch->shared};
     LT_TRY(upload(ws, ws->ids, batch->input_ids, count, err));
     LT_TRY(upload_shifted(ws, ws->positions, batch->positions, count, in_front, run > 0, err));
-    LT_TRY(upload_shifted(ws, ws->first_key, batch->first_key, count, in_front, false, err));
+    if (batch->shared)
+        LT_TRY(upload_shared(ws, batch, in_front, err));
+    else
+        LT_TRY(upload_shifted(ws, ws->first_key, batch->first_key, count, in_front, false, err));
     return in_front > 0 ? upload_key_places(ws, batch, in_front, err) : LT_OK;
 }
 
@@ -309,6 +342,9 @@ lt_status lt_model_forward_backward(lt_model *model, lt_workspace *workspace, co
     int64_t count;
     if (!workspace->settings.training)
         return lt_fail(err, LT_ERR_USAGE, "the workspace was made without room for training");
+    if (batch->shared)
+        return lt_fail(err, LT_ERR_USAGE,
+                       "documents that share their beginning can not be trained");
     if (model->gradient_count > 0 && !model->gradients.base)
         return lt_fail(err, LT_ERR_USAGE, "the model's gradients have not been allocated");
     if (accumulate && lt_has_gradient_rooms(model))

@@ -390,10 +390,12 @@ static lt_status check_token(const lt_model *model, const lt_batch *batch, int64
                        (long long)row, (long long)i, position,
                        (long long)(c->max_position_embeddings - in_front),
                        in_front > 0 ? " behind the adapter's virtual tokens" : "");
-    if (batch->first_key[at] < 0 || batch->first_key[at] > i)
+    int64_t shared = batch->shared ? batch->shared[row] : 0;
+    if (batch->first_key[at] < (i >= shared ? shared : 0) || batch->first_key[at] > i)
         return lt_fail(err, LT_ERR_USAGE,
-                       "first key %d of row %lld, token %lld is not at or before the token",
-                       batch->first_key[at], (long long)row, (long long)i);
+                       "first key %d of row %lld, token %lld is not at or before the token%s",
+                       batch->first_key[at], (long long)row, (long long)i,
+                       i >= shared && shared > 0 ? ", behind what its row shares" : "");
     if (!batch->targets || batch->targets[at] == LT_IGNORE) return LT_OK;
     if (batch->targets[at] < 0 || batch->targets[at] >= c->vocab_size)
         return lt_fail(err, LT_ERR_USAGE,
@@ -427,8 +429,20 @@ lt_status lt_batch_check(const lt_model *model, const lt_workspace *workspace,
                        (long long)batch->rows, (long long)workspace->settings.rows);
     if (workspace->config->vocab_size != workspace->logits.shape[1])
         return lt_fail(err, LT_ERR_USAGE, "the vocabulary has grown since the workspace was made");
-    for (int64_t row = 0; row < batch->rows; row++)
+    for (int64_t row = 0; row < batch->rows; row++) {
+        if (batch->shared && (batch->shared[row] < 0 || batch->shared[row] > batch->length))
+            return lt_fail(err, LT_ERR_USAGE, "row %lld of %lld tokens can not share %d of them",
+                           (long long)row, (long long)batch->length, batch->shared[row]);
         for (int64_t i = 0; i < batch->length; i++)
             LT_TRY(check_token(model, batch, row, i, err));
+    }
     return LT_OK;
+}
+
+int64_t lt_rows_alike(const int32_t *shared, int64_t row, int64_t rows)
+{
+    int64_t end = row + 1;
+    while (end < rows && shared[end] == shared[row])
+        end++;
+    return end - row;
 }

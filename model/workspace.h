@@ -79,7 +79,8 @@ struct lt_workspace {
 
     /* The batch on the device: i32 [tokens]. */
     lt_tensor ids, positions, first_key;
-    lt_tensor offset;         /* decoding: [rows] tokens of each row that the cache holds already */
+    lt_tensor offset; /* [rows] keys in front of a row's: those that the cache holds already, or
+                         virtual and shared ones */
     lt_tensor index, targets; /* the positions that get logits, and what they should predict */
 
     lt_tensor stream;     /* [tokens, hidden]: output of the last block */
@@ -151,6 +152,7 @@ typedef struct lt_pass {
     int64_t group_count;
     const lt_span *spans, *head_spans;
     int64_t span_count, head_span_count;
+    const int32_t *shared;    /* lt_batch.shared, or NULL */
     const lt_kv_cache *cache; /* NULL: keys and values are the batch's own */
     bool empty;               /* nothing is computed: the observer alone is told of the units */
     bool accumulate;          /* gradients of matrices are added to, else replaced */
@@ -178,6 +180,9 @@ lt_block_activations lt_workspace_block(const lt_workspace *workspace, int64_t l
 /* The batch fits model and workspace, and every id, position and target is in range. */
 lt_status lt_batch_check(const lt_model *model, const lt_workspace *workspace,
                          const lt_batch *batch, lt_err *err);
+
+/* How many neighbouring rows of a batch, from `row` on, share as many tokens as it does. */
+int64_t lt_rows_alike(const int32_t *shared, int64_t row, int64_t rows);
 
 /* --- Blocks (block_forward.c, block_backward.c) ---------------------------------------------- */
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Lathe, and beside it, in the same run on the same machine, the peers that are at hand: tokenizer, matrix
-# product, attention and the other operations, training step, decoding, evaluation, several processes. Figures are only
-# worth something on a machine that does nothing else.
+# product, attention and the other operations, training step, decoding, evaluation, quantisation, several
+# processes. Figures are only worth something on a machine that does nothing else.
 #
 #   scripts/bench.sh [--peer NAME=PATH]... [--quick] [--tokenizer DIR] [--text FILE.jsonl]
 #
@@ -11,6 +11,7 @@
 #   torch=PY         a Python with PyTorch: its float32 matrix product
 #   peft=PY          a Python with PyTorch, transformers and peft: its LoRA training step
 #   lm-eval=PY       a Python with PyTorch, transformers and lm-evaluation-harness: the same evaluation
+#   llama-quantize=PROGRAM   llama.cpp's: the same GGUF files
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,15 +21,15 @@ while [ $# -gt 0 ]; do
     case $1 in
     --peer)
         case ${2:-} in
-        llm.c=* | tokenizers=* | torch=* | peft=* | lm-eval=*) peer[${2%%=*}]=${2#*=} ;;
-        *) echo "bench: --peer takes llm.c=DIR, or tokenizers, torch, peft or lm-eval=PYTHON" >&2; exit 2 ;;
+        llm.c=* | tokenizers=* | torch=* | peft=* | lm-eval=* | llama-quantize=*) peer[${2%%=*}]=${2#*=} ;;
+        *) echo "bench: --peer takes llm.c=DIR, llama-quantize=PROGRAM, or tokenizers, torch, peft or lm-eval=PYTHON" >&2; exit 2 ;;
         esac
         shift
         ;;
     --tokenizer) tokenizer=${2:?--tokenizer needs a directory}; shift ;;
     --text) text=${2:?--text needs a file}; shift ;;
     --quick) quick=--quick ;;
-    --help | -h) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --help | -h) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "bench: unknown option $1 (see --help)" >&2; exit 2 ;;
     esac
     shift
@@ -169,38 +170,14 @@ echo "== Decoding: GPT-2 124M, f32"
 "$bench/bench_decode" gpt2-124m 8
 
 echo
-echo "== Evaluation: 64 questions with 5 examples each, GPT-2 124M's shape, f32"
-string='"([^"\\]|\\.)*"'
-sed -nE "s/.*\"instruction\": ($string).*\"response\": ($string).*/{\"context\": \1, \"continuation\": \3}/p" \
-    scripts/sample_data/assistant.jsonl | sed -n 's/"continuation": "/"continuation": " /; 1,64p' >"$work/answers.jsonl"
-build/release/lathe init --preset gpt2-124m --tokenizer "$tokenizer" --output "$work/model" --seed 1 >/dev/null
-build/release/lathe eval --model "$work/model" --tasks "$work/answers.jsonl" --num-fewshot 5 \
-    --output "$work/evaluation" --json >"$work/results.json" 2>/dev/null
-figure() { sed -nE "s/.*\"$1\": \"?([-+0-9.e]+).*/\1/p" "$work/results.json" | head -n 1; }
-ours=$(figure total_evaluation_time_seconds)
-echo "  lathe eval: $ours s, perplexity $(figure perplexity,none)"
-if [ -n "${peer[lm-eval]:-}" ]; then
-    cat >"$work/peer.py" <<'END'
-import logging, sys, time
-logging.disable(logging.WARNING)
-import lm_eval, torch
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
-torch.set_num_threads(int(sys.argv[1]))
-model = HFLM(pretrained=sys.argv[2], dtype="float32", device="cpu", batch_size=8)
-tasks = TaskManager(include_path=sys.argv[3], include_defaults=False)
-start = time.perf_counter()
-found = lm_eval.simple_evaluate(model, tasks=["answers"], task_manager=tasks, num_fewshot=5, bootstrap_iters=0)
-seconds = time.perf_counter() - start
-print(f"  lm-eval {lm_eval.__version__}, torch {torch.__version__}: {seconds:.2f} s, "
-      f"perplexity {found['results']['answers']['perplexity,none']:.6g}")
-END
-    HF_HUB_OFFLINE=1 "${peer[lm-eval]}" "$work/peer.py" "$OMP_NUM_THREADS" "$work/model" "$work/evaluation" 2>/dev/null | tee "$work/eval-peer.txt"
-    theirs=$(sed -nE 's/.*: ([0-9.]+) s, .*/\1/p' "$work/eval-peer.txt")
-    echo "  ratio: $(ratio "$theirs" "$ours") times as fast"
-else
-    skipped lm-eval PYTHON
-fi
+echo "== Evaluation: log-likelihoods, GPT-2 124M's shape, f32"
+tests/bench/bench_evaluation.sh build/release/lathe "$tokenizer" "${peer[lm-eval]:-}"
+[ -n "${peer[lm-eval]:-}" ] || skipped lm-eval PYTHON
+
+echo
+echo "== GGUF: encoding and decoding, and exports of GPT-2 124M's shape from f32"
+tests/bench/bench_gguf.sh build/release/lathe "$bench/bench_quants" "$tokenizer" "${peer[llama-quantize]:-}"
+[ -n "${peer[llama-quantize]:-}" ] || skipped llama-quantize PROGRAM
 
 echo
 echo "== Several processes: GPT-2 of 6 blocks and 256 channels, f32"

@@ -153,8 +153,13 @@ static void set_up(bench *b, const char *preset, int64_t rows, int64_t length)
         b->arrays[n + i] = (int32_t)lt_random_below(1, 2, (uint64_t)i, vocab);
         b->arrays[2 * n + i] = (int32_t)(i % length);
     }
-    b->batch =
-        (lt_batch){rows, length, b->arrays, b->arrays + n, b->arrays + 2 * n, b->arrays + 3 * n, n};
+    b->batch = (lt_batch){.rows = rows,
+                          .length = length,
+                          .input_ids = b->arrays,
+                          .targets = b->arrays + n,
+                          .positions = b->arrays + 2 * n,
+                          .first_key = b->arrays + 3 * n,
+                          .trained_tokens = n};
 
     MUST(lt_optimizer_create(b->model, &(lt_optimizer_settings){0}, &b->optimizer, &err));
     MUST(lt_arena_reserve(&b->arena, "norm", 2 * LT_ARENA_ALIGNMENT, b->backend->memory, &err));

@@ -309,14 +309,15 @@ static void score(const lt_model *model, const lt_batch *batch, double scores[TA
     lt_workspace_free(workspace);
 }
 
-static void test_scores(void **state)
+static void check_scores(bool sharing)
 {
-    (void)state;
+    static const int32_t shared[ROWS] = {4, 5};
     for (int i = 0; i < GOLDEN_COUNT; i++) {
         double expected[TARGETS], scores[TARGETS];
         uint8_t likeliest[TARGETS], on_gpu[TARGETS];
         twins t = make_twins(golden_names[i], false);
         test_batch b = random_batch(ROWS, LENGTH, t.gpu->config.vocab_size, 3);
+        if (sharing) share_rows(&b, shared, 8);
         score(t.cpu, &b.batch, expected, likeliest);
         score(t.gpu, &b.batch, scores, on_gpu);
         for (int k = 0; k < TARGETS; k++)
@@ -327,6 +328,18 @@ static void test_scores(void **state)
         free_batch(&b);
         free_twins(&t);
     }
+}
+
+static void test_scores(void **state)
+{
+    (void)state;
+    check_scores(false);
+}
+
+static void test_scores_of_shared(void **state)
+{
+    (void)state;
+    check_scores(true);
 }
 
 /* --- What a step may not do ------------------------------------------------------------------ */
@@ -360,8 +373,8 @@ static void test_no_waiting(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_families), cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_generation), cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_no_waiting)};
+        cmocka_unit_test(test_families),         cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_generation),       cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_scores_of_shared), cmocka_unit_test(test_no_waiting)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* Log-likelihoods of many texts: the primitives of lm-evaluation-harness over a model, batched by
- * length.
+ * length; what several texts begin with is read once.
  *
  * log p(continuation | context) is taken as lm_eval/api/model.py does: white space at the context's
  * end belongs to the continuation; ids are those of the whole text, cut where the context's ids
@@ -49,7 +49,7 @@ lt_rolling_window lt_rolling_window_at(int64_t count, int64_t max_length, int64_
 typedef struct lt_scorer lt_scorer;
 
 typedef struct lt_scorer_settings {
-    int64_t batch_size; /* rows of a batch; 0: chosen from the lengths */
+    int64_t batch_size; /* sequences of a batch; 0: chosen from the lengths */
     int64_t max_length; /* tokens the model sees; 0: its max_position_embeddings, less the adapter's
                            virtual tokens */
     const volatile sig_atomic_t *cancelled; /* may be NULL */
@@ -63,8 +63,10 @@ void lt_scorer_free(lt_scorer *scorer);
 /* Request `index` is done. Requests end in an order of the scorer's choosing. */
 typedef lt_status (*lt_on_score)(void *context, int64_t index, const lt_score *score, lt_err *err);
 
-/* A batch holds requests of about one length, long ones first; those that differ in their last
- * token alone share a row, and equal ones are scored once. LT_ERR_INTERRUPTED between batches when
+/* Requests that differ in their last token alone are one sequence, and equal ones are scored once.
+ * Sequences of a batch that begin alike (a context, several endings) share a row in which the
+ * beginning stands once (lt_batch.shared), where that saves an eighth of their tokens. A batch
+ * holds rows of about one length, long ones first. LT_ERR_INTERRUPTED between batches when
  * cancelled. The result of a request does not depend on `batch_size` or its neighbours beyond
  * rounding. LT_ERR_FORMAT for a continuation that adds no token to its context, LT_ERR_NUMERIC for
  * a log-likelihood that is not finite: the message names the request. */
