@@ -143,8 +143,10 @@ stop_one() {
     start stopped 1000000
     if [ "$1" = training ]; then wait_for run.log '^saved' 1; fi
     sleep_up_to "$duration"
-    victim=$(random_rank) || victim=
-    [ -n "$victim" ] || fail "nobody to stop: $(tail -5 run.log)"
+    until victim=$(random_rank); do # mpirun may not have started them yet
+        kill -0 "$pid" 2>/dev/null || fail "nobody to stop: $(tail -5 run.log)"
+        sleep 0.01
+    done
     kill -STOP "$victim" || fail "process $victim is not there to be stopped"
     wait_for_end $((3 * timeout + 10)) "a stop"
     nobody_is_left "a stop"
