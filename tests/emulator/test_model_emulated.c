@@ -9,15 +9,11 @@
 #include "tests/emulator/emulator.h"
 #include "tests/emulator/rounding_backend.h"
 #include "tests/unit/model/adapters.h"
-#include "tests/unit/model/golden.h"
-
-enum { ROWS = 2, LENGTH = 11 };
+#include "tests/unit/model/training.h"
 
 #define F32_BOUND   1e-4
 #define BF16_FACTOR 2.5
 #define BF16_SLACK  0x1p-8
-
-static const lt_dropout_mask dropout_key = {.seed = 5, .stream = 77};
 
 static lt_backend *emulated(bool half)
 {
@@ -144,18 +140,6 @@ static void compare_training(twins *t, const lt_workspace_settings *settings, co
     if (!(fabs(loss / exact - 1) <= bound))
         fail_msg("%s: loss %.8g on the GPU, %.8g on the CPU", what, loss, exact);
     compare_gradients(t, what);
-}
-
-static lt_workspace_settings training(double dropout, lt_recompute recompute)
-{
-    return (lt_workspace_settings){.rows = ROWS,
-                                   .length = LENGTH,
-                                   .training = true,
-                                   .recompute = recompute,
-                                   .embd_pdrop = dropout,
-                                   .resid_pdrop = dropout,
-                                   .attn_pdrop = dropout,
-                                   .head_chunk = 7};
 }
 
 static void allocate_gradients(twins *t)
