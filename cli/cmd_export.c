@@ -127,7 +127,7 @@ static void choose_dtype(const export_settings *s, const lt_model *model, lt_exp
 {
     bool adapter_alone = out->format == LT_EXPORT_PEFT || !out->merge;
     if (s->dtype)
-        out->dtype = lt_cli_file_dtype(s->dtype);
+        out->dtype = lt_file_dtype(s->dtype);
     else
         out->dtype = adapter_alone ? lt_adapter_file_dtype(model->adapters[0])
                                    : lt_stored_dtype(&model->config);

@@ -98,7 +98,7 @@ static lt_status write_model(const settings *s, const lt_model *model,
     lt_new_directory directory;
     LT_TRY(lt_new_directory_begin(&directory, s->output, err));
     lt_status status;
-    LT_TRY_GOTO(status, lt_model_save(model, directory.temporary, lt_cli_file_dtype(s->dtype), err),
+    LT_TRY_GOTO(status, lt_model_save(model, directory.temporary, lt_file_dtype(s->dtype), err),
                 done);
     LT_TRY_GOTO(status, lt_tokenizer_save(tokenizer, directory.temporary, err), done);
     status = lt_new_directory_commit(&directory, false, err);

@@ -65,7 +65,7 @@ static lt_status choose_dtype(const merge_settings *s, const lt_model *model,
                               const lt_adapter *adapter, lt_dtype *out, lt_err *err)
 {
     lt_dtype base = lt_stored_dtype(&model->config), update = lt_adapter_file_dtype(adapter);
-    *out = s->dtype ? lt_cli_file_dtype(s->dtype) : base;
+    *out = s->dtype ? lt_file_dtype(s->dtype) : base;
     if (s->dtype || base == update) return LT_OK;
     return lt_fail(err, LT_ERR_USAGE,
                    "the base is stored as %s and the adapter as %s: say what the merged weights "

@@ -36,8 +36,7 @@
 
 #define LT_TEMPLATE_CHOICES "dolly|alpaca|chatml|plain|chat"
 
-/* Number types of weights in files, by lt_dtype_name's names and PyTorch's. */
+/* For lt_file_dtype. */
 #define LT_FILE_DTYPE_CHOICES "f32|bf16|f16|float32|bfloat16|float16"
-lt_dtype lt_cli_file_dtype(const char *name);
 
 #endif

@@ -21,6 +21,15 @@ static const char *torch_name(lt_dtype dtype)
     }
 }
 
+lt_dtype lt_file_dtype(const char *name)
+{
+    static const lt_dtype halves[] = {LT_BF16, LT_F16};
+    for (int i = 0; i < 2 && name; i++)
+        if (strcmp(name, torch_name(halves[i])) == 0 || strcmp(name, lt_dtype_name(halves[i])) == 0)
+            return halves[i];
+    return LT_F32;
+}
+
 static json_t *id_json(int32_t id)
 {
     return id >= 0 ? json_integer(id) : json_null();

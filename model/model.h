@@ -326,6 +326,9 @@ lt_status lt_model_save_together(const lt_model *model, const char *directory, l
  * `dtype` (LT_F32, LT_BF16, LT_F16). The eos and pad ids of the config go into both JSON files. The
  * caller makes the directory durable (base/fsio.h). */
 lt_status lt_model_save(const lt_model *model, const char *directory, lt_dtype dtype, lt_err *err);
+/* The `dtype` of such a name: PyTorch's ("bfloat16"), as config.json has it, or lt_dtype_name's
+ * ("bf16"). LT_F32 for any other, and NULL. */
+lt_dtype lt_file_dtype(const char *name);
 
 /* Resolves what a user types after --model: a directory, a GGUF file, or org/name in the local
  * Hugging Face cache (HF_HOME, HF_HUB_CACHE, refs/main). LT_ERR_IO with where it looked. */

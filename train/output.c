@@ -367,15 +367,9 @@ lt_status lt_write_trainer_state(const lt_trainer *t, const char *directory, lt_
     return status;
 }
 
-static lt_dtype saved_dtype(const char *name)
-{
-    if (strcmp(name, "bfloat16") == 0) return LT_BF16;
-    return strcmp(name, "float16") == 0 ? LT_F16 : LT_F32;
-}
-
 static lt_status fill_model(const lt_trainer *t, const char *directory, lt_err *err)
 {
-    LT_TRY(lt_write_model_files(t, directory, saved_dtype(t->settings.save_dtype), false, err));
+    LT_TRY(lt_write_model_files(t, directory, lt_file_dtype(t->settings.save_dtype), false, err));
     return t->is_main ? lt_write_trainer_state(t, directory, err) : LT_OK;
 }
 

@@ -15,8 +15,7 @@ lt_dtype lt_stored_dtype(const lt_model_config *config)
 {
     const char *name = json_string_value(json_object_get(config->source, "dtype"));
     if (!name) name = json_string_value(json_object_get(config->source, "torch_dtype"));
-    if (name && strcmp(name, "bfloat16") == 0) return LT_BF16;
-    return name && strcmp(name, "float16") == 0 ? LT_F16 : LT_F32;
+    return lt_file_dtype(name);
 }
 
 void lt_take_stop_token(lt_opened_model *opened)
